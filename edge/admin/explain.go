@@ -11,7 +11,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// serveExplain answers for the url of the query.
+// serveExplain answers GET /v1/explain for the query parameter url.
 func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	raw := r.URL.Query().Get("url")
 	t, err := httpcache.ParseURL(raw)
@@ -27,7 +27,7 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	purge.WriteJSON(w, http.StatusOK, s.explain(raw, t, of))
 }
 
-// explain tells what the edge knows of a target, which is looked up as the site's rules say.
+// explain returns what the cache knows of a target, after the site's rules have changed the target.
 func (s *Server) explain(raw string, t httpcache.Target, of *site.Site) cache.Explanation {
 	if of.Rules.Len() == 0 {
 		return s.Edge.Cache.Explain(raw, t, of)

@@ -15,12 +15,12 @@ import (
 // FleetView is what a node knows of the other nodes, and how it drains them.
 type FleetView interface {
 	purge.Edges
-	// Nodes returns the status of each node that was heard of.
+	// Nodes returns the status of each node that has reported one.
 	Nodes() []NodeStatus
-	// Names returns the names of all nodes, whether they were heard of or not.
+	// Names returns the names of all nodes, whether they have reported a status or not.
 	Names() []string
-	// Drain marks a node to get no new clients, or takes the mark back. The mark survives restarts.
-	// It fails with purge.ErrNoLog like purge.Log.
+	// Drain marks a node so that it gets no new clients, or removes the mark if drain is false. The
+	// mark survives restarts. Drain fails with purge.ErrNoLog in the same cases as purge.Log.
 	Drain(ctx context.Context, node string, drain bool) error
 }
 
@@ -32,12 +32,14 @@ type NodeStatus struct {
 	Version  string    `json:"version"`
 	Address  string    `json:"address,omitempty"`
 	Live     bool      `json:"live"`
-	Ready    bool      `json:"ready"` // it serves, and trusts what it has
+	Ready    bool      `json:"ready"` // it serves, and trusts what it has stored
 	Draining bool      `json:"draining"`
-	Disk     string    `json:"disk,omitempty"` // of a control node: "scarce", or "full", as purges are refused then
-	Load     float64   `json:"load"`           // 0 to 1, of its capacity
-	Purges   uint64    `json:"purges"`         // sequence of the newest that it applied
-	Started  time.Time `json:"started"`
+	// Disk is "scarce" or "full" if a control node is short of disk space. It refuses purges if the
+	// disk is full.
+	Disk    string    `json:"disk,omitempty"`
+	Load    float64   `json:"load"`   // share of its capacity, 0 to 1
+	Purges  uint64    `json:"purges"` // sequence number of the newest purge applied
+	Started time.Time `json:"started"`
 	// Behind is how many purges an edge lacks that another one has applied.
 	Behind uint64 `json:"behind,omitempty"`
 }

@@ -12,5 +12,5 @@ var openAPI []byte
 
 func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(openAPI) // the client is gone if it fails
+	_, _ = w.Write(openAPI) // it fails only if the client is gone
 }

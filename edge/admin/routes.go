@@ -51,21 +51,21 @@ func (s *Server) handler() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == "PURGE" || r.Method == http.MethodPost && strings.HasPrefix(r.RequestURI, purge.FastlyURLs) {
-			purgeURL.ServeHTTP(w, r) // a mux redirects a path with // to another
+			purgeURL.ServeHTTP(w, r) // a mux would redirect a path that contains //
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
 }
 
-// failNoEdge answers what only an edge can, on a node that is none.
+// failNoEdge refuses a request that only an edge can answer.
 func failNoEdge(w http.ResponseWriter, _ *http.Request) {
 	purge.Fail(w, http.StatusNotFound, "this node is no edge: ask one that is")
 }
 
 func serveHealth(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }
 
-// serveProfile answers with a profile of the process, as net/http/pprof has them.
+// serveProfile answers with a profile of the process, made by net/http/pprof.
 func serveProfile(w http.ResponseWriter, r *http.Request) {
 	switch r.PathValue("name") {
 	case "cmdline":

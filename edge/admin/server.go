@@ -20,22 +20,22 @@ import (
 
 // Server is the admin listener of a node. Its fields are set before Listen and not changed after.
 type Server struct {
-	Version string // in the status; "" means none
-	// Address is the host and port to listen on. One other than loopback needs a token before
-	// Listen.
+	Version string // shown in the status; "" means none
+	// Address is the host and port to listen on. If it is not loopback, Listen requires that there
+	// is a token.
 	Address string
-	Setting string // what sets Address, for the error of an address that is in use
+	Setting string // key or flag that sets Address, for the error of an address in use
 	// Purger makes the purges. The node's name, its sites and its tokens are those of the Purger.
 	Purger   *purge.Purger
 	Edge     *Edge           // nil on a node that is no edge
 	Fleet    FleetView       // nil means that there are no other nodes
-	Faults   func() []string // what the status reports of files that the node can't use; nil means none
+	Faults   func() []string // returns the faults of files that the node can't use; nil means none
 	Registry *prometheus.Registry
 	Panics   *front.Panics // nil means one of its own
 	Log      *slog.Logger
 
 	DrainTimeout time.Duration // for the requests under way when Serve ends; 0 means 30 s
-	BodyTimeout  time.Duration // that a request's body may be waited for; 0 means a minute
+	BodyTimeout  time.Duration // that a client may keep a body waiting; 0 means a minute
 
 	listener net.Listener
 	started  time.Time
@@ -49,7 +49,7 @@ type Edge struct {
 	Certificates *certs.Certificates // nil means that the edge has no listener for TLS
 }
 
-// Listen binds the listener.
+// Listen binds the listener. It fails if Address is not loopback and there is no token.
 func (s *Server) Listen(ctx context.Context) error {
 	if !s.Purger.Tokens.Any() && !IsLoopback(s.Address) {
 		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)",
@@ -69,7 +69,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	return nil
 }
 
-// Addr is the address of the listener, after Listen.
+// Addr returns the address of the listener, after Listen.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
 // Serve answers until ctx ends, then finishes the requests under way.
@@ -92,7 +92,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	return nil
 }
 
-// guard answers with h. If h panics, the answer is 500.
+// guard wraps h. It limits how slowly clients may send bodies, and answers 500 if h panics.
 func (s *Server) guard(h http.Handler) http.Handler {
 	return front.LimitBodies(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

@@ -20,13 +20,13 @@ type Status struct {
 	Traffic front.Traffic   `json:"traffic"`
 	Store   storage.Stats   `json:"store"`
 	Origins []origin.Status `json:"origins"` // of each site, and of the tiers of other edges
-	// Outages are the sites whose origin kept clients waiting in vain when it was asked last. What
-	// is stored for them is served stale at once.
+	// Outages are the sites whose origin kept clients waiting in vain at the last fetch. Their
+	// stored responses are served stale at once.
 	Outages []cache.Outage `json:"outages,omitempty"`
-	// Certificates are those of the hosts that clients reach over TLS.
+	// Certificates are the states of the certificates for clients over TLS.
 	Certificates []certs.Status `json:"certificates,omitempty"`
 	Nodes        []NodeStatus   `json:"nodes,omitempty"`
-	// Faults are files that the node can't use, with what it does instead.
+	// Faults names the files that the node can't use, and what it does instead.
 	Faults []string `json:"faults,omitempty"`
 }
 

@@ -19,25 +19,25 @@ import (
 const (
 	defaultWarmRate = 10   // URLs a second
 	maxWarmRate     = 1000 // the highest rate that a request may have
-	maxWarmFailures = 100  // in one response
+	maxWarmFailures = 100  // listed in one response
 )
 
 // Limits of POST /v1/warm.
 const (
-	MaxWarmURLs = 100_000 // of one request
+	MaxWarmURLs = 100_000 // in one request
 	WarmAtOnce  = 8       // URLs that a request fetches at the same time
 )
 
 // WarmRequest is the body of POST /v1/warm.
 type WarmRequest struct {
 	URLs []string `json:"urls"`
-	Rate int      `json:"rate,omitempty"` // a second; 0 means 10
+	Rate int      `json:"rate,omitempty"` // URLs a second, 1 to 1,000; 0 means 10
 }
 
 // WarmResponse is the answer to POST /v1/warm.
 type WarmResponse struct {
-	Asked  int           `json:"asked"`  // URLs
-	Stored int           `json:"stored"` // those of them that are in the store now
+	Asked  int           `json:"asked"`  // URLs that were fetched, or tried
+	Stored int           `json:"stored"` // URLs that are in the store now
 	Failed []WarmFailure `json:"failed"` // the first 100 of the others
 }
 
@@ -47,7 +47,7 @@ type WarmFailure struct {
 	Error string `json:"error"`
 }
 
-// serveWarm fetches URLs as if clients had requested them. It ends with the request.
+// serveWarm fetches URLs as if clients had requested them. It stops when the request ends.
 func (s *Server) serveWarm(w http.ResponseWriter, r *http.Request) {
 	if !purge.IsJSON(r.Header) {
 		purge.Fail(w, http.StatusUnsupportedMediaType, "want Content-Type: application/json")
@@ -91,8 +91,8 @@ func readWarm(body io.Reader) (req WarmRequest, err error) {
 	return req, nil
 }
 
-// Warm fetches URLs until all are done or ctx ends. The rate is at least 1. client is the address
-// that origins get as that of the client.
+// Warm fetches URLs until all are done or ctx ends. req.Rate must be at least 1. client is the
+// client address that origins see.
 func (s *Server) Warm(ctx context.Context, req WarmRequest, client string) WarmResponse {
 	resp := WarmResponse{Failed: []WarmFailure{}}
 	var mu sync.Mutex // guards resp
@@ -136,8 +136,8 @@ feed:
 	return resp
 }
 
-// warmOne fetches one URL as a client's request does. It returns why the URL is not in the store
-// after that.
+// warmOne fetches one URL as a client's request does. Its error is the reason why the URL is not in
+// the store after that.
 func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	t, err := httpcache.ParseURL(raw)
 	if err != nil {
@@ -152,11 +152,11 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	r.Header.Set("Accept-Encoding", "gzip, deflate")
 	if t.Secure {
 		r.Header.Set("Accept-Encoding", "gzip, deflate, br, zstd")
-		r.TLS = &tls.ConnectionState{} // its key is that of requests over TLS
+		r.TLS = &tls.ConnectionState{} // marks the request as one over TLS, which has another key
 	}
 	defer func() {
 		switch v := recover(); {
-		case v == http.ErrAbortHandler: // what net/http is told when a response can't go on
+		case v == http.ErrAbortHandler: // the handler cut the response off
 			err = errors.New("the response was cut short")
 		case v != nil:
 			panic(v)
@@ -181,10 +181,10 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	return errors.New("not stored: " + why)
 }
 
-// discard is a ResponseWriter for nobody.
+// discard is a ResponseWriter that drops the response.
 type discard struct{ header http.Header }
 
-// Header is what would be sent.
+// Header returns the header that would be sent.
 func (d discard) Header() http.Header { return d.header }
 
 // Write drops p.

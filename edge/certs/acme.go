@@ -85,8 +85,8 @@ func (a *ACME) wanted() []string {
 	return a.names
 }
 
-// errNotRenewing stops certmagic's own renewal timer. Only lead renews, as its context ends with
-// the lease.
+// errNotRenewing keeps certmagic's own timer from renewing. Only lead renews, because its context
+// ends with the lease.
 var errNotRenewing = errors.New("another edge renews, or nobody wants it any more")
 
 // start sets certmagic up. The addresses of the edge's listeners tell certmagic that the edge
@@ -153,7 +153,7 @@ func (a *ACME) config(name string) *certmagic.Config {
 	return a.byHTTP
 }
 
-// serve is Certificates.Serve.
+// serve does the work of Certificates.Serve.
 func (a *ACME) serve(ctx context.Context, log *slog.Logger, ready func()) {
 	defer a.cache.Stop()
 	var work sync.WaitGroup
@@ -166,7 +166,7 @@ func (a *ACME) serve(ctx context.Context, log *slog.Logger, ready func()) {
 	hold(ctx, a.Vault, "leases/certificates", log, a.lead)
 }
 
-// certificates returns those that may cover a name.
+// certificates returns the cached certificates that may cover a name.
 func (a *ACME) certificates(name string) []*tls.Certificate {
 	var out []*tls.Certificate
 	for _, c := range a.cache.AllMatchingCertificates(name) {
@@ -184,10 +184,10 @@ func (a *ACME) exactly(name string) []*tls.Certificate {
 	})
 }
 
-// attempt tells when a name may be ordered again after a failure.
+// attempt is when a name may be ordered again after a failure.
 type attempt struct {
 	next time.Time
-	wait time.Duration
+	wait time.Duration // grows with each failure
 }
 
 // lead orders missing certificates and renews those that are due, until ctx ends. One edge of the
@@ -333,8 +333,8 @@ func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificat
 	return a.byHTTP.GetCertificate(hello)
 }
 
-// answerChallenge is Certificates.AnswerChallenge. Other challenges go to the origin, which may
-// order certificates itself.
+// answerChallenge does the work of Certificates.AnswerChallenge. Other challenges go to the origin,
+// which may order certificates itself.
 func (a *ACME) answerChallenge(w http.ResponseWriter, r *http.Request, host string) bool {
 	if !certmagic.LooksLikeHTTPChallenge(r) || !slices.Contains(a.wanted(), host) || !a.asked(host) {
 		return false

@@ -23,7 +23,8 @@ import (
 // File is a certificate with its chain and its private key, each a PEM file.
 type File struct{ Cert, Key string }
 
-// Certificates are those that an edge shows to its clients. Set its fields before the edge listens.
+// Certificates holds the certificates that an edge presents to its clients. Set its fields before
+// the edge listens.
 type Certificates struct {
 	ACME *ACME // orders certificates; nil means that all come from files
 
@@ -90,7 +91,7 @@ func (c *Certificates) of(name string) []*tls.Certificate {
 	return nil
 }
 
-// Has reports whether there is a certificate for a name that has not expired.
+// Has reports whether a name has a certificate that has not expired.
 func (c *Certificates) Has(name string) bool {
 	now := time.Now()
 	return slices.ContainsFunc(c.of(name), func(cert *tls.Certificate) bool { return now.Before(cert.Leaf.NotAfter) })
@@ -207,13 +208,13 @@ func (c *Certificates) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// Status tells how long the certificate of a name is valid.
+// Status is how long the certificate of a name is valid.
 type Status struct {
 	Name string `json:"name"`
 	From string `json:"from"` // "file" or "acme"
 	// DaysLeft is negative after the certificate has expired, and nil if there is none yet.
 	DaysLeft *float64 `json:"days_left,omitempty"`
-	Days     float64  `json:"days,omitempty"` // the whole lifetime
+	Days     float64  `json:"days,omitempty"` // the whole lifetime, in days
 }
 
 // Status returns the state of each name and source, sorted by name. Of several certificates for a

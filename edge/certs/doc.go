@@ -1,4 +1,4 @@
-// Package certs keeps the certificates that an edge shows to its clients.
+// Package certs keeps the certificates that an edge presents to its clients.
 //
 // Certificates come from files or from an authority that speaks ACME (RFC 8555). For a name that
 // both have, the file wins. Certificates.Get is the GetCertificate of the edge's TLS configuration.

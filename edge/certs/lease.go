@@ -11,8 +11,8 @@ import (
 
 const (
 	leaseRenew = 4 * time.Second  // the holder renews the lease this often
-	leaseLost  = 10 * time.Second // the holder gives up a lease that it could not renew for so long
-	leaseStale = 15 * time.Second // others take a lease that was not renewed for so long
+	leaseLost  = 10 * time.Second // the holder gives up a lease that it can't renew for this long
+	leaseStale = 15 * time.Second // others take a lease that was not renewed for this long
 	leaseLook  = time.Second      // others look at the lease this often
 )
 
@@ -23,7 +23,7 @@ func hold(ctx context.Context, v Vault, key string, log *slog.Logger, f func(con
 	owner := []byte(rand.Text())
 	var seen uint64
 	var since time.Time
-	var failing time.Time // when the vault could not be reached first; zero if it can be
+	var failing time.Time // since when the vault can't be reached; zero if it can
 	told := false
 	for ctx.Err() == nil {
 		_, revision, _, err := v.Load(ctx, key)
@@ -34,7 +34,8 @@ func hold(ctx context.Context, v Vault, key string, log *slog.Logger, f func(con
 			told, failing = false, time.Time{}
 		}
 		switch {
-		case err != nil && revision == 0: // an error with a revision is a holder with another fleet key
+		// An error with a revision means that the holder has another fleet key.
+		case err != nil && revision == 0:
 			if failing.IsZero() {
 				failing = time.Now()
 			}
@@ -81,7 +82,8 @@ func keep(ctx context.Context, v Vault, key string, owner []byte, revision uint6
 		case <-done:
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			_, _ = v.Save(end, key, nil, revision) // so that nobody waits for leaseStale; fails if another has it
+			// Others need not wait for leaseStale then. The save fails if another has the lease.
+			_, _ = v.Save(end, key, nil, revision)
 			return
 		case <-tick.C:
 		}
@@ -93,7 +95,7 @@ func keep(ctx context.Context, v Vault, key string, owner []byte, revision uint6
 			case e == nil && string(value) == string(owner):
 				now, err = at, nil
 			case e == nil || errors.Is(e, fs.ErrNotExist):
-				lose() // another edge has it, or the vault was replaced
+				lose() // another edge has the lease, or the vault was replaced
 			}
 		}
 		cancel()

@@ -33,7 +33,8 @@ func (a *ACME) setNames(hosts []string) {
 	a.wake()
 }
 
-// Changed tells that the value of a key in the Vault has changed.
+// Changed must be called when the value of a key in the Vault has changed. The edge then loads the
+// certificate that belongs to the key, or expects a challenge.
 func (a *ACME) Changed(key string) {
 	a.mu.Lock()
 	if strings.Contains(key, "/challenge_tokens/") {
@@ -56,7 +57,7 @@ func (a *ACME) Changed(key string) {
 	a.wake()
 }
 
-// challengeTime is how long a challenge may be asked for after the last news of it.
+// challengeTime is how long a challenge may be requested after the last news of it.
 const challengeTime = 10 * time.Minute
 
 // metaKey returns the key of the file that is stored last when a certificate is stored.
@@ -64,8 +65,8 @@ func (a *ACME) metaKey(name string) string {
 	return certmagic.StorageKeys.SiteMeta(a.byHTTP.Issuers[0].IssuerKey(), name)
 }
 
-// asked reports whether an order for a name may be under way in the fleet. Anybody can send
-// requests that look like challenges; only if this is true do they cost a question to the Vault.
+// asked reports whether an order for a name may be under way in the fleet. Anyone can send requests
+// that look like challenges. They cost a look-up in the Vault only if asked returns true.
 func (a *ACME) asked(name string) bool {
 	if _, here := certmagic.GetACMEChallenge(name); here || a.Vault == nil {
 		return true

@@ -23,12 +23,12 @@ type Vault interface {
 	// Load returns a value, its revision, and when it was stored. It returns fs.ErrNotExist if
 	// there is none. For a value that can't be decrypted it returns the revision and an error.
 	Load(ctx context.Context, key string) (value []byte, revision uint64, stored time.Time, err error)
-	// Save stores a value, or deletes it if it is nil, and returns the new revision. It fails if
-	// the revision of the key is no longer the given one; 0 is the revision of a key without value.
+	// Save stores a value, or deletes the key if value is nil, and returns the new revision. It
+	// fails if the revision of the key is not the given one. A key without a value has revision 0.
 	Save(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
 	// Keys lists all keys.
 	Keys(ctx context.Context) ([]string, error)
-	// Reseal encrypts all values with the fleet key in use, which may be newer than theirs.
+	// Reseal re-encrypts all values with the current fleet key.
 	Reseal(ctx context.Context) error
 }
 

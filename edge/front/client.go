@@ -14,22 +14,22 @@ import (
 
 // Limits of what a connection may do without making requests.
 const (
-	// bytes that it may send besides its requests: frames that only cost time (pings, settings,
-	// empty ones)
+	// freeBytes is how many bytes a client may send besides its requests. They cover frames that
+	// transfer nothing, such as pings, settings and empty DATA frames.
 	freeBytes   = 1 << 20
 	requestFree = 1 << 10 // further bytes for each request, besides twice its header block
-	// further bytes for each request with a body. They cover a body that nobody reads, of which a
-	// request's window admits that much
+	// bodyFree is how many further bytes a client may send for each request with a body. They cover
+	// a body that nobody reads, of which a request's window admits that much.
 	bodyFree = 512 << 10
-	// one further byte for each sentFree bytes sent to it. That is half of what it takes to
-	// acknowledge empty settings over TLS 1.2
+	// A client may send one further byte for each sentFree bytes sent to it. That is half of what
+	// it takes to acknowledge empty settings over TLS 1.2.
 	sentFree   = 8
-	ResetsFree = 200      // requests that it may reset at once,
-	resetRate  = 20       // and further ones each second, as scrolling through maps and previews does
-	resetBytes = 64 << 10 // a request counts as reset if fewer bytes of a body had been sent
+	ResetsFree = 200      // requests that a client may reset in a burst
+	resetRate  = 20       // further ones each second, as scrolling through maps and previews makes
+	resetBytes = 64 << 10 // a request counts as reset if fewer bytes of its response body were sent
 )
 
-// client is the far end of a connection, and a record of what it did so far.
+// client is the remote end of a connection, and a record of what it has done so far.
 type client struct {
 	requests, resets atomic.Int64
 	resetting        atomic.Pointer[rate.Limiter] // how fast it resets requests; nil if it has reset none
@@ -40,13 +40,13 @@ type client struct {
 	share            *share                       // of its network; nil if that is not limited
 	parked           atomic.Int64                 // bytes that the windows of its requests admit
 
-	place    *list.Element // in the list of idle ones
+	place    *list.Element // in conns.idle; nil if the client is not idle
 	since    time.Time     // when it was put there
-	active   int           // requests under way, of HTTP/3
-	handling atomic.Bool   // of HTTP/1.1: the last request that was read came to a handler
-	inLane   bool          // it is of a listener with a hit lane, and its place is not changed for each request
-	busy     atomic.Bool   // of those: a write to it is under way
-	unread   atomic.Bool   // of those: net/http got a complete request, and hasn't called a handler for it yet
+	active   int           // requests under way (HTTP/3)
+	handling atomic.Bool   // the last request that was read has come to a handler (HTTP/1.1)
+	inLane   bool          // its listener has a hit lane, so not every request changes its place
+	busy     atomic.Bool   // a write to it is under way (hit lane)
+	unread   atomic.Bool   // net/http has a complete request, but no handler has it yet (hit lane)
 	// The connection itself if it never made a request, for HTTP/1.1. conns.mu guards place, since,
 	// active and fresh.
 	fresh *clientConn
@@ -60,11 +60,12 @@ type clientConn struct {
 	release    func()
 	read, sent atomic.Int64
 	tunnel     atomic.Bool // it has become a tunnel
-	gather     *gather     // bytes that Write keeps, over the edge's own HTTP/2; otherwise nil
+	gather     *gather     // collects bytes in Write, over the edge's own HTTP/2; otherwise nil
 }
 
-// Read reads. It closes a connection that sends much and requests little (RFC 9113, 10.5). Bytes
-// that the client only acknowledges cost it as much as the edge.
+// Read reads from the client. It fails once the client has sent much more than its requests account
+// for (RFC 9113, 10.5). The limit grows with the bytes sent to the client, which it has to
+// acknowledge.
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/sentFree &&
@@ -77,7 +78,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes, and counts the bytes. It keeps them while they are gathered.
+// Write writes to the client and counts the bytes. While gather collects, Write adds them to it.
 func (c *clientConn) Write(p []byte) (int, error) {
 	if c.gather != nil && c.gather.take(p) {
 		c.sent.Add(int64(len(p)))
@@ -130,7 +131,7 @@ func (c *client) countRequest(r *http.Request) int {
 }
 
 // answered is called when a request has ended. It closes the connection of a client that resets
-// most of its requests soon after it sent them, because such a client only costs (CVE-2023-44487).
+// most of its requests soon after it sent them, because that is an attack (CVE-2023-44487).
 func (c *client) answered(r *http.Request, w *Exchange, flooding prometheus.Counter) {
 	if c == nil || r.ProtoMajor < 2 || r.Context().Err() == nil || w.bytes >= resetBytes {
 		return

@@ -20,8 +20,8 @@ import (
 
 // conns counts the connections of clients, in all and by network, and makes room for new ones.
 type conns struct {
-	max       int // in all
-	perClient int // of one network
+	max       int // connections in all
+	perClient int // connections of one network
 	log       *slog.Logger
 
 	refused  prometheus.Counter
@@ -117,7 +117,7 @@ func NetworkOf(ip netip.Addr) (netip.Prefix, bool) {
 }
 
 // admit counts a new connection, and closes an idle one if there is no other room. It returns the
-// function that takes the count back. It reports false if there may be no further connection.
+// function that takes the count back. It returns false if no further connection is allowed.
 func (c *conns) admit(a net.Addr) (release func(), ok bool) {
 	network, limited := clientNetwork(a)
 	oldest, ok, tell := c.reserve(network, limited)
@@ -205,7 +205,7 @@ func (c *conns) count(a net.Addr) int {
 	return 0
 }
 
-// share returns the share of the network of a client that has a connection; nil if it has no limit.
+// share returns the share of the network of a connected client, or nil if that has no limit.
 func (c *conns) share(a net.Addr) *share {
 	prefix, _ := clientNetwork(a)
 	c.mu.Lock()
@@ -255,7 +255,7 @@ func (c *conns) setIdle(from *client, idle bool) {
 	}
 }
 
-// state is an http.Server's ConnState.
+// state is the ConnState callback of an http.Server.
 func (c *conns) state(conn net.Conn, state http.ConnState) {
 	switch h := conn.(type) {
 	case *handedOff:
@@ -305,7 +305,7 @@ func (c *conns) closeFresh(before map[*clientConn]int64) map[*clientConn]int64 {
 	return now
 }
 
-// closeTunnels closes the tunnels, which no server knows.
+// closeTunnels closes the tunnels, which no http.Server tracks any more.
 func (c *conns) closeTunnels() {
 	c.mu.Lock()
 	list := slices.Collect(maps.Keys(c.tunnels))

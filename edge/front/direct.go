@@ -12,7 +12,7 @@ import (
 // for long calls each time the process had been idle, and would hand the processor to another
 // thread whenever a call takes more than 20 µs.
 
-// read reads what has come.
+// read reads the bytes that have arrived.
 func read(fd int, p []byte) (int, error) {
 	return direct(syscall.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(p)), len(p))
 }
@@ -22,7 +22,7 @@ func write(fd int, p []byte) (int, error) {
 	return direct(syscall.SYS_WRITE, fd, unsafe.Pointer(unsafe.SliceData(p)), len(p))
 }
 
-// writeMore writes what is followed by more at once, as much of it as a socket takes now.
+// writeMore writes as much of p as a socket takes now. More follows at once, so it sets MSG_MORE.
 func writeMore(fd int, p []byte) (int, error) {
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd),
@@ -37,7 +37,7 @@ func writeMore(fd int, p []byte) (int, error) {
 	}
 }
 
-// writeBoth writes p and q, as much as a socket takes now.
+// writeBoth writes p and then q, as much as a socket takes now.
 func writeBoth(fd int, p, q []byte) (int, error) {
 	v := [2]syscall.Iovec{{Base: unsafe.SliceData(p)}, {Base: unsafe.SliceData(q)}}
 	v[0].SetLen(len(p))
@@ -45,7 +45,8 @@ func writeBoth(fd int, p, q []byte) (int, error) {
 	return direct(syscall.SYS_WRITEV, fd, unsafe.Pointer(&v), len(v))
 }
 
-// direct makes a call that has a file, and n of something in memory.
+// direct makes a system call with a file descriptor and n items at an address in memory. It repeats
+// the call after EINTR.
 func direct(call uintptr, fd int, at unsafe.Pointer, n int) (int, error) {
 	for {
 		done, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(at), uintptr(n))

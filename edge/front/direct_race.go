@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The race detector takes what is read from a socket for later than what was written to one, if it
-// sees both calls.
+// These functions use package syscall, whose calls the race detector sees. It takes a read from a
+// socket to happen after a write to one.
 
 func read(fd int, p []byte) (int, error) {
 	for {

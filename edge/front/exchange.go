@@ -39,8 +39,8 @@ type Exchange struct {
 	tunnel   func(net.Conn) net.Conn // makes a tunnel of a connection
 	incoming io.Reader               // what the client sends into a WebSocket over HTTP/2; nil if it wants none
 	hijacked bool                    // the connection has become a tunnel
-	piece    int                     // bytes that are written at once
-	holds    int                     // bytes of memory that a write holds beyond what it writes
+	piece    int                     // largest number of bytes in one write
+	holds    int                     // bytes of memory that a write holds, if more than it writes
 	weight   int                     // of a write, in the load of the watchdog
 	watchdog *writeWatchdog
 	since    time.Time     // when the write under way began, or was aborted

@@ -8,23 +8,25 @@ import (
 )
 
 const (
-	// gatherFrom is how much is written at least for its records to be gathered: what is longer
-	// than one of TLS. A connection that is new has short ones, until it has sent 128 KiB.
+	// gatherFrom is the size of the smallest Write whose TLS records are gathered: it is larger
+	// than one record.
 	gatherFrom = 16<<10 + 1
+	// gatherNew is how many bytes a connection sends before gatherFrom applies. crypto/tls makes
+	// short records on a new connection, until it has sent 128 KiB.
 	gatherNew  = 160 << 10
-	gatherSize = 72 << 10 // of what HTTP/2 writes at once, 64 KiB, and what TLS adds
+	gatherSize = 72 << 10 // bytes of one write of HTTP/2, 64 KiB, with what TLS adds
 )
 
 var gathers = sync.Pool{New: func() any { b := make([]byte, 0, gatherSize); return &b }}
 
-// gatheringTLS is a connection over TLS. The records of one Write leave in one write of the socket;
-// crypto/tls has one for each, of 16 KiB at most.
+// gatheringTLS is a TLS connection that sends all records of one Write with one write of the
+// socket. crypto/tls writes each record, of at most 16 KiB, by itself.
 type gatheringTLS struct {
 	*tls.Conn
 	own *clientConn
 }
 
-// Write writes.
+// Write encrypts and writes p. It gathers the records if there are probably several.
 func (c *gatheringTLS) Write(p []byte) (int, error) {
 	if len(p) < gatherFrom && (c.own.sent.Load() > gatherNew || len(p) < 1<<10) {
 		return c.Conn.Write(p)
@@ -34,10 +36,10 @@ func (c *gatheringTLS) Write(p []byte) (int, error) {
 	return n, cmp.Or(c.own.gather.end(c.own.Conn), err)
 }
 
-// NetConn is the connection below TLS.
+// NetConn returns the connection below TLS.
 func (c *gatheringTLS) NetConn() net.Conn { return c.own }
 
-// gather is what is written to a connection until it is sent together.
+// gather collects bytes that are written to a connection, to send them together.
 type gather struct {
 	mu sync.Mutex
 	to *[]byte // nil while nothing is gathered
@@ -49,7 +51,7 @@ func (g *gather) begin() {
 	g.to = gathers.Get().(*[]byte)
 }
 
-// take keeps p, if it is to be gathered.
+// take adds p to the gathered bytes. It returns false if nothing is being gathered.
 func (g *gather) take(p []byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -60,7 +62,8 @@ func (g *gather) take(p []byte) bool {
 	return true
 }
 
-// end writes what was gathered. What TLS writes meanwhile, as the answer to a new key, waits.
+// end writes the gathered bytes. It holds the lock, so that what TLS itself writes meanwhile waits,
+// such as the answer to a key update.
 func (g *gather) end(conn net.Conn) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

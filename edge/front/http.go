@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// newClientHTTP makes the server of HTTP/1.1 and HTTP/2 for clients.
+// newClientHTTP returns net/http's server of HTTP/1.1 and HTTP/2 for clients.
 func (s *Server) newClientHTTP() *http.Server {
 	h := NewHTTP(s, s.Log)
 	h.ConnState = s.conns.state
@@ -19,14 +19,14 @@ func (s *Server) newClientHTTP() *http.Server {
 	return h
 }
 
-// NewHTTP makes a server with the time limits that all of an edge's have.
+// NewHTTP returns a server for h with the time limits that all HTTP servers of an edge have.
 func NewHTTP(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:                      h,
-		ReadHeaderTimeout:            HeaderTimeout, // and for a TLS handshake
+		ReadHeaderTimeout:            HeaderTimeout, // it also bounds a TLS handshake
 		IdleTimeout:                  IdleTimeout,
 		MaxHeaderBytes:               MaxHeaderBytes,
-		DisableGeneralOptionsHandler: true, // of net/http, which answers OPTIONS * by itself
+		DisableGeneralOptionsHandler: true, // h answers OPTIONS *, not net/http
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/front/http2"
 )
 
-// newHTTP2 makes the edge's own HTTP/2 server, with the limits that net/http's has.
+// newHTTP2 returns the edge's own HTTP/2 server, with the limits that net/http's server has.
 func (s *Server) newHTTP2() *http2.Server {
 	h := &http2.Server{
 		Handler: s, Log: s.Log, ConnContext: withClient, ExtendedConnect: true,
@@ -37,7 +37,7 @@ func (s *Server) newHTTP2() *http2.Server {
 	return h
 }
 
-// heard notes that a client which asks for nothing has done so lately.
+// heard moves an idle client to the end of the idle list, because it has just made a request.
 func (c *conns) heard(from *client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,17 +11,17 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/front/http2"
 )
 
-// maxHeld is how many bytes of bodies that are in memory may wait for clients over HTTP/2 which the
-// hit lane answers. The RAM tier may have let go of them meanwhile.
+// maxHeld is how many bytes of bodies in memory may wait for clients to which the hit lane responds
+// over HTTP/2. The RAM tier may have evicted them meanwhile.
 const maxHeld = 64 << 20
 
-// readyHTTP2 is the hit lane of HTTP/2: it has the answers that the lane of HTTP/1.1 has.
+// readyHTTP2 is the hit lane of HTTP/2. It finds the same responses as the lane of HTTP/1.1.
 type readyHTTP2 struct {
 	server *Server
 	held   atomic.Int64
 }
 
-// lookUp is what a request over HTTP/2 is looked up with.
+// lookUp holds a request over HTTP/2 and the response found for it.
 type lookUp struct {
 	ask Request
 	hit Hit
@@ -29,15 +29,15 @@ type lookUp struct {
 
 var lookUps = sync.Pool{New: func() any { return new(lookUp) }}
 
-// http2Conn is a connection of HTTP/2 to the lane.
+// http2Conn is what the lane knows of an HTTP/2 connection.
 type http2Conn struct {
 	from    Conn
-	client  *client   // nil if the lane has nothing for it
+	client  *client   // nil if the lane doesn't serve the connection
 	address string    // of the client, for the access log
-	heard   time.Time // when it was noted last that something was asked for
+	heard   time.Time // when conns.heard was last called
 }
 
-// Open makes what Find knows of a connection.
+// Open returns an *http2Conn for a connection. The lane serves those over TLS only.
 func (*readyHTTP2) Open(c http2.Conn) any {
 	own := asClientConn(c.NetConn)
 	if own == nil || !c.Secure {
@@ -69,7 +69,7 @@ func (l *readyHTTP2) Find(conn any, r *http2.Request, b []byte) ([]byte, http2.A
 	if u.hit.File != nil {
 		length = u.hit.File.Len()
 	}
-	if length > r.Window { // what waits for its client is bounded on the ordinary path
+	if length > r.Window { // the ordinary path bounds responses that wait for their clients
 		u.hit.close()
 		return nil, http2.Answer{}, false
 	}
@@ -83,7 +83,7 @@ func (l *readyHTTP2) Find(conn any, r *http2.Request, b []byte) ([]byte, http2.A
 	s.Metrics.lane.Inc()
 	c.client.requests.Add(1)
 	c.client.credit.Add(int64(requestFree + 2*size))
-	if began.Sub(c.heard) > laneIdle/2 { // those who asked lately are the last to make room for others
+	if began.Sub(c.heard) > laneIdle/2 { // clients with recent requests are the last to make room
 		c.heard = began
 		s.conns.heard(c.client)
 	}
@@ -93,30 +93,30 @@ func (l *readyHTTP2) Find(conn any, r *http2.Request, b []byte) ([]byte, http2.A
 			agent: u.ask.first("User-Agent")}
 	}
 	out := http2.Answer{Body: u.hit.Body, Priority: u.hit.Priority, Release: a}
-	if u.hit.File != nil { // or it would be a File that is no nil
+	if u.hit.File != nil { // a nil Body would make a File that is not nil
 		out.File = u.hit.File
 	}
 	return u.hit.Head, out, true
 }
 
-// readyAnswer is an answer of the lane that is being sent.
+// readyAnswer is a response of the lane that is being sent.
 type readyAnswer struct {
 	ready    *readyHTTP2
 	client   *client
 	counters *Counters
 	file     Body // nil if the body is in memory
 	began    time.Time
-	line     *access // of the access log; nil if it is not to be logged
-	waits    bool    // for the client, so that it is one of the requests under way
-	load     int64   // as which it counts there
-	held     int64   // bytes of memory
+	line     *access // entry of the access log; nil if the response is not logged
+	waits    bool    // it waits for the client, and counts among the requests under way
+	load     int64   // what it counts as there
+	held     int64   // bytes of maxHeld that it takes up
 }
 
 var answers = sync.Pool{New: func() any { return new(readyAnswer) }}
 
-// hold counts what a response of n bytes in memory, or of a file, holds until the client has taken
-// it. It reports false if that is one too many: the ordinary path has it then, and refuses it, or
-// gives up others.
+// hold counts a response of n bytes in memory, or one from a file, if it must wait for the client.
+// room is http2.Request.Room, and size is that of the request's fields in bytes. hold returns false
+// if the response is one too many. The ordinary path then refuses the request or aborts others.
 func (a *readyAnswer) hold(n, room, size int) bool {
 	if a.file == nil && n <= room {
 		return true
@@ -137,7 +137,7 @@ func (a *readyAnswer) hold(n, room, size int) bool {
 	return true
 }
 
-// release ends what hold began.
+// release takes back what hold counted.
 func (a *readyAnswer) release() {
 	if a.waits {
 		a.ready.held.Add(-a.held)
@@ -163,9 +163,8 @@ func (a *readyAnswer) Done(sent int64, _ bool) {
 	answers.Put(a)
 }
 
-// take takes a request over HTTP/2, and returns the size of its fields in bytes. It reports false
-// if the request is not one that the lane knows; see Read, which says the same of HTTP/1.1. The
-// fields refer to those of r.
+// take makes q the request r, as Read does over HTTP/1.1, and returns the size of its fields in
+// bytes. It returns false if the request is not for the lane. The fields of q refer to those of r.
 func (q *Request) take(r *http2.Request) (size int, ok bool) {
 	q.Head, q.Target, q.Host = r.Method == http.MethodHead, bytesOf(r.Path), bytesOf(r.Authority)
 	q.Conditional, q.Range, q.count, q.oneCookie = false, nil, len(r.Fields), true
@@ -195,5 +194,5 @@ func (q *Request) take(r *http2.Request) (size int, ok bool) {
 	return size + len(r.Method) + len(r.Authority) + n, true
 }
 
-// bytesOf is a string as bytes that must not be written to.
+// bytesOf returns the bytes of a string without a copy. The caller must not change them.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	udpBuffer = 7 << 20 // bytes of the socket's buffers: a burst at 1 Gbit/s of 50 ms
-	// newQUIC is how many QUIC connections a second may begin without a validated address;
-	// NewQUICBurst is how many at once. Further clients have to come back with a token (RFC 9000,
-	// 8.1.2).
+	udpBuffer = 7 << 20 // bytes of each buffer of the socket: a burst of 50 ms at 1 Gbit/s
+	// newQUIC is how many QUIC connections a second may begin without a validated address.
+	// NewQUICBurst is how many may begin at once. Further clients have to come back with a token
+	// (RFC 9000, 8.1.2).
 	newQUIC      = 200
 	NewQUICBurst = 500
 	// unprovenConns is how many connections a client network has before its address has to be

@@ -28,10 +28,12 @@ import (
 // connection stays with net/http until it ends. net/http also gets requests that have arrived only
 // in part, because it has the time limits for them.
 //
-// lanerequest.go says which requests the lane takes. Ready finds the responses.
+// lanerequest.go defines which requests the lane takes. Ready finds the responses.
 
 const (
-	laneInput  = 8 << 10  // bytes that are read at once, and the longest header block that the lane takes
+	// laneInput is how many bytes the lane reads at once, and so the length of the longest header
+	// block that it takes. Over TLS it is half of that.
+	laneInput  = 8 << 10
 	laneOutput = 24 << 10 // a response of up to this many bytes is copied into one write
 	// laneIdle is how long after its last request a connection is checked again, because the
 	// client's end may have come with that request; see serveTCP.
@@ -46,16 +48,16 @@ type lane struct {
 	off       bool // it answers nothing, and hands all connections off
 	listener  net.Listener
 	buffers   sync.Pool     // of *laneBuffers
-	handedOff chan net.Conn // to net/http
-	closed    chan struct{} // closed when net/http takes no more
+	handedOff chan net.Conn // connections for net/http
+	closed    chan struct{} // closed when net/http takes no more connections
 	once      sync.Once     // for closed
 	http2     *http2.Server // for connections over HTTP/2; nil means that net/http serves them
 	draining  atomic.Bool
 
 	mu    sync.Mutex
-	conns map[*laneConn]bool // that the lane has now
-	late  map[*laneConn]bool // that net/http has closed, and that end with the lane's response
-	ended chan struct{}      // closed when the lane drains and has none; nil before
+	conns map[*laneConn]bool // connections that the lane has now
+	late  map[*laneConn]bool // closed by net/http; they end after the response of the lane
+	ended chan struct{}      // closed when the lane drains and has no connection; nil before
 }
 
 // laneBuffers hold a request and its response while the lane answers.
@@ -82,9 +84,9 @@ type laneConn struct {
 	visited   *handedOff // set while the lane answers on a connection that net/http has
 	address   string     // of the client, for the access log; "" until it is needed
 	host      string     // of the last request, for the access log
-	looked    bool       // whether its end was checked after a request
-	handedOff bool       // to net/http, or about to be
-	turn      int        // how often the lane adopted it; lane.mu guards both
+	looked    bool       // the lane has checked for the client's end after a request
+	handedOff bool       // net/http has it, or is about to get it; lane.mu guards it
+	turn      int        // how often the lane has adopted it; lane.mu guards it
 }
 
 func (s *Server) newLane(l net.Listener, conf *tls.Config) *lane {

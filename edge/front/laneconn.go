@@ -103,7 +103,7 @@ func (c *laneConn) handOff(conn net.Conn) {
 	}
 }
 
-// laneRest is the bytes that were read and are for net/http.
+// laneRest holds the bytes that the lane has read and that are for net/http.
 type laneRest struct {
 	bytes []byte
 	alone bool // they are one complete request without a body
@@ -211,8 +211,8 @@ func (c *laneConn) serveTCP(rest *laneRest) error {
 	}
 }
 
-// answerReady answers the requests that have come. over is whether the lane is done with the
-// connection.
+// answerReady answers the requests that have arrived. over reports whether the lane is done with
+// the connection.
 func (c *laneConn) answerReady(fd int, rest *laneRest) (over bool, err error) {
 	b := c.lane.buffers.Get().(*laneBuffers)
 	defer c.lane.buffers.Put(b)

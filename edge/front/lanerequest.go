@@ -35,7 +35,7 @@ type Request struct {
 	Target, Host []byte
 	Conditional  bool   // it has If-None-Match or If-Modified-Since
 	Range        []byte // the value of the Range field; nil if there is none
-	oneCookie    bool   // lines of Cookie are one, as HTTP/2 has them apart (RFC 9113, 8.2.3)
+	oneCookie    bool   // CopyTo joins Cookie lines, which HTTP/2 may split (RFC 9113, 8.2.3)
 	fields       [maxLaneFields]laneField
 	count        int
 }
@@ -206,9 +206,9 @@ func isHex(c byte) bool { return c < 0x80 && asciiClass[c]&inHex != 0 }
 // Classes of characters.
 const (
 	inToken  = 1 << iota // tchar (RFC 9110, 5.6.2)
-	inTarget             // of a target, but for what is encoded
-	inHost
-	inHex
+	inTarget             // in a target, unencoded
+	inHost               // in a Host
+	inHex                // hexadecimal digit
 )
 
 // asciiClass holds the classes of each ASCII character.

@@ -65,8 +65,8 @@ func (c *laneConn) sendTLS(head, body []byte) (int, error) {
 	return max(n-before, 0), err
 }
 
-// wait writes p, a part of held bytes that stay in memory meanwhile. The client may take its time;
-// the connection isn't idle until then.
+// wait writes p and waits until the client has taken it. held is how many bytes stay in memory
+// meanwhile. The connection doesn't count as idle while wait runs.
 func (c *laneConn) wait(conn net.Conn, p []byte, held int) (int, error) {
 	c.busy.Store(true)
 	defer c.busy.Store(false)

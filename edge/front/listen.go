@@ -48,7 +48,8 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 }
 
-// HintInUse adds the keys and flags that change an address to the error of an address in use.
+// HintInUse adds a hint to the error of an address that is in use. The hint has keys, the keys and
+// flags that set the address. HintInUse returns other errors as they are.
 func HintInUse(err error, keys string) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%w: choose another address (%s), or stop what has this one", err, keys)
@@ -56,10 +57,11 @@ func HintInUse(err error, keys string) error {
 	return err
 }
 
-// Addr is the address of the listener for clients, after Listen.
+// Addr returns the address of the listener for clients, after Listen.
 func (s *Server) Addr() net.Addr { return s.http.Addr() }
 
-// SecureAddr is the address of the listener for clients over TLS, after Listen; nil without one.
+// SecureAddr returns the address of the listener for clients over TLS, after Listen. It returns nil
+// if there is none.
 func (s *Server) SecureAddr() net.Addr {
 	if s.https == nil {
 		return nil
@@ -67,17 +69,17 @@ func (s *Server) SecureAddr() net.Addr {
 	return s.https.Addr()
 }
 
-// PeerAddr is the address of the listener for other edges, after Listen.
+// PeerAddr returns the address of the listener for other edges, after Listen.
 func (s *Server) PeerAddr() net.Addr { return s.peer.Addr() }
 
 // AltSvc returns the field that announces HTTP/3 to clients over TLS, after Listen; nil if there is
 // none.
 func (s *Server) AltSvc() http.Header { return s.altSvc }
 
-// Sent is how many bytes of bodies were sent to clients and peers.
+// Sent returns how many bytes of bodies were sent to clients and peers.
 func (s *Server) Sent() uint64 { return s.sent.Load() }
 
-// Active is how many requests are under way, and tunnels.
+// Active returns how many requests and tunnels are under way.
 func (s *Server) Active() int64 { return s.active.Load() }
 
 // Waiting returns how many writes wait for their clients, aborted ones included.
@@ -96,8 +98,8 @@ func (s *Server) Load() int64 { return s.conns.underWay.load.Load() }
 // Parked returns how many bytes of bodies clients may send before the edge reads them.
 func (s *Server) Parked() int64 { return s.conns.underWay.parked.Load() }
 
-// Expire aborts the writes and closes the connections that have waited too long at a given time.
-// Serve does so all the time.
+// Expire aborts the writes, and closes the connections, that have waited too long by the time now.
+// Serve does so at intervals.
 func (s *Server) Expire(now time.Time) {
 	s.watchdog.expire(now)
 	s.conns.expire(now)

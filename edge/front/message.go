@@ -160,10 +160,10 @@ func (x *Exchange) awaitBody(timeout time.Duration) error {
 // come, or with the request.
 type awaitedBody struct {
 	io.ReadCloser
-	came  chan struct{} // closed when what follows is there
+	came  chan struct{} // closed when first, n and err are set
 	first [512]byte
-	from  int // of first, what is left of n
-	n     int
+	from  int // where the unread bytes of first begin
+	n     int // where they end
 	err   error
 }
 
@@ -188,8 +188,7 @@ func (b *awaitedBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// unreadable returns the status, and the reason, with which a request is refused whose body can't
-// be read.
+// unreadable returns the status and the reason for refusing a request whose body can't be read.
 func unreadable(err error) (status int, why string) {
 	status = http.StatusBadRequest
 	if origin.IsTimeout(err) {

@@ -59,8 +59,8 @@ func newMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-// Counters are those of one kind of request. They are kept, because it costs more to find them by
-// their labels than to count.
+// Counters are the counters of one site, status and outcome. They are kept, because it costs more
+// to find them by their labels than to count.
 type Counters struct {
 	requests, bytes prometheus.Counter
 	seconds         prometheus.Observer
@@ -89,7 +89,7 @@ func (m *Metrics) Traffic() Traffic {
 	m.found.Range(func(k, v any) bool {
 		key, c := k.(counterKey), v.(*Counters)
 		if key.site == "" {
-			return true // requests for health, and refused ones
+			return true // health checks and refused requests
 		}
 		var m dto.Metric
 		_ = c.requests.Write(&m) // a counter's never fails

@@ -12,8 +12,8 @@ import (
 // counts until its last byte is read or the request ends. Over HTTP/1.1, unread bytes stay in the
 // socket.
 const (
-	maxParked          = 1 << 30 // bytes in all
-	MaxParkedOfNetwork = 64 << 20
+	maxParked          = 1 << 30  // bytes in all
+	MaxParkedOfNetwork = 64 << 20 // bytes of one client network
 )
 
 // The windows: how many bytes of bodies clients may send before the edge reads them. The windows of

@@ -100,7 +100,7 @@ func (p *peerListener) give(a accepted) bool {
 	}
 }
 
-// handshake does the TLS handshake. It returns an error if the other side is no edge.
+// handshake does the TLS handshake. The result has no connection if the other side is no edge.
 func (p *peerListener) handshake(c net.Conn) accepted {
 	ctx, cancel := context.WithTimeout(p.ctx, HeaderTimeout)
 	defer cancel()

@@ -91,7 +91,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.proceed()
 	}
 	if b.begun.Load() {
-		b.left = b.timeout // a dialogue goes at the pace of both sides
+		b.left = b.timeout // the client may be waiting for more of the response
 	}
 	began := time.Now()
 	b.setDeadline(began.Add(b.left))

@@ -85,7 +85,7 @@ func (s *Server) serve(w http.ResponseWriter, x *Exchange) {
 	}
 	s.answer(x)
 	if x.status == 0 && !x.hijacked {
-		panic(http.ErrAbortHandler) // or net/http would send a 200
+		panic(http.ErrAbortHandler) // otherwise net/http would send a 200
 	}
 	over = true
 }

@@ -21,10 +21,10 @@ import (
 // Server serves the listeners of an edge for clients and for other edges. Its fields are set before
 // Listen and not changed after.
 type Server struct {
-	Name string // in the Cache-Status of errors that the front finds
+	Name string // in the Cache-Status of the front's own errors
 	HTTP string // address of the listener for clients
-	// address of the listener for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; ""
-	// means none
+	// HTTPS is the address of the listener for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP
+	// for HTTP/3. "" means none.
 	HTTPS   string
 	Peer    string      // address of the listener for other edges of the fleet; "" means none
 	PeerTLS *tls.Config // for Peer; it must require and verify client certificates
@@ -37,17 +37,18 @@ type Server struct {
 	Ready     Ready // finds the responses of the hit lane; nil means no hit lane
 
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) // for HTTPS
-	// ALPN protocols whose connections end with the handshake, which GetCertificate answers
+	// Challenges are ALPN protocols whose connections end with the handshake, such as those of ACME
+	// challenges. GetCertificate answers them.
 	Challenges []string
 	// Secrets are shared by all edges of a fleet; there is at least one. The keys of session
 	// tickets and of QUIC tokens are derived from them, so that a client may resume at any edge.
 	// The first secret makes tickets, and tickets of all are accepted.
 	Secrets [][32]byte
-	// how many connections of clients there may be; 0 means half of the files that the process may
-	// have open, at most 65,536
+	// MaxConnections is how many connections clients may have. 0 means half of the files that the
+	// process may have open, at most 65,536.
 	MaxConnections int
-	// how many of them one network may have: an IPv4 address or an IPv6 /64; 0 means 1,024.
-	// Loopback has no limit
+	// MaxPerClient is how many connections one network may have: an IPv4 address or an IPv6 /64. 0
+	// means 1,024. Loopback has no limit.
 	MaxPerClient int
 	MaxWaiting   int           // writes that may wait for their clients before slow ones are aborted; 0 means 1,024
 	DrainTimeout time.Duration // for requests under way when Serve ends; 0 means 30 s
@@ -70,7 +71,7 @@ type Server struct {
 
 	sent       atomic.Uint64 // bytes of bodies
 	active     atomic.Int64  // requests under way, and tunnels
-	activeQUIC atomic.Int64  // those of HTTP/3
+	activeQUIC atomic.Int64  // requests under way over HTTP/3
 	conns      *conns
 	watchdog   writeWatchdog
 
@@ -132,8 +133,9 @@ func (s *Server) bind(ctx context.Context) (err error) {
 	return nil
 }
 
-// Serve serves until ctx ends, then finishes the requests under way. It returns nil if it finished
-// all of them. Clients over TLS wait until secure is closed, which is when there are certificates.
+// Serve serves until ctx ends, then finishes the requests under way for at most DrainTimeout. It
+// returns the first error of a listener, and the errors of closing. Clients over TLS wait until
+// secure is closed, which happens when there are certificates.
 func (s *Server) Serve(ctx context.Context, secure <-chan struct{}) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var rest sync.WaitGroup

@@ -16,10 +16,10 @@ const (
 	// 256 KiB counts as several.
 	maxWaitingWrites = 1024
 	// SlowSend is how long a write may take in that case. A write over HTTP/1.1 has at most 256
-	// KiB, so this is 52 KB/s; others have SendPiece.
+	// KiB, so this is 52 KB/s. A write over HTTP/2 or HTTP/3 has at most SendPiece.
 	SlowSend = 5 * time.Second
-	// SendPiece is the size of a write over HTTP/2 and HTTP/3, whose requests share a connection. A
-	// hundred of them take less than a minute if the connection takes 107 KB/s.
+	// SendPiece is the size in bytes of a write over HTTP/2 and HTTP/3, whose requests share a
+	// connection. A hundred of them take less than a minute if the connection takes 107 KB/s.
 	SendPiece = 64 << 10
 	chunk     = 256 << 10 // bytes that are read from the disk at once
 )

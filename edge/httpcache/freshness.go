@@ -26,9 +26,9 @@ type Policy struct {
 	SetCookie            SetCookie     // treatment of responses that set cookies
 }
 
-// SetCookie says how responses with Set-Cookie are treated that could otherwise be stored. RFC
-// 9111, section 7.3 leaves that to the cache. A cookie usually belongs to one client. If it were
-// served to others, they would share a session.
+// SetCookie is how responses with Set-Cookie are treated that could otherwise be stored. RFC 9111,
+// section 7.3 leaves that to the cache. A cookie usually belongs to one client. If it were served
+// to others, they would share a session.
 type SetCookie string
 
 const (

@@ -16,7 +16,7 @@ import (
 type Set struct {
 	List   []*Site
 	byHost map[string]*Site
-	any    *Site // of any host; nil if there is none
+	any    *Site // the site that serves any host; nil if there is none
 }
 
 // NewSet makes a set of sites.
@@ -71,7 +71,7 @@ type UnknownHostError struct {
 	known []string
 }
 
-// Error names the host, and the hosts that there are.
+// Error names the host and the hosts of all sites.
 func (e *UnknownHostError) Error() string {
 	return fmt.Sprintf("no site has the host %s: the hosts are %s", e.host, Listed(e.known))
 }

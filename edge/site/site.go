@@ -16,36 +16,36 @@ import (
 // Site is what an edge serves under some hosts.
 type Site struct {
 	Name string
-	// lower case, without port; *.NAME is each name one label below NAME that no site has itself;
-	// none means any host, and then it is the only site
+	// Hosts are in lower case and without port. *.NAME covers each name one label below NAME that
+	// no site names itself. No hosts means any host; then this is the only site.
 	Hosts       []string
 	Origin      *origin.Route
 	Policy      httpcache.Policy
 	MaxObject   int64    // bytes of the largest representation that is stored; 0 means no limit of its own
 	Slice       int64    // a range of what is not stored is fetched in slices of so many bytes; 0 means 8 MiB
 	IgnoreQuery []string // globs over the names of query parameters that are not part of the key
-	// request fields, in canonical form, that pass from clients to the origin though they may
-	// impersonate
+	// PassFields are request fields, in canonical form, that pass from clients to the origin even
+	// though a client can use them to impersonate others.
 	PassFields []string
-	Redirect   bool   // requests over plain HTTP are sent to https://, where the edge has a listener for that
+	Redirect   bool   // plain HTTP is redirected to https://, if the edge has a listener for that
 	HSTS       string // value of Strict-Transport-Security in responses over TLS; "" means none
 	Rules      *rules.Set
 
-	// Bypass and Fields are of a Site that Under returns: requests are passed to the origin, and
-	// responses get the changes of fields.
+	// Under sets Bypass and Fields. Bypass means that requests pass to the origin without the
+	// cache. Fields are changes to the header fields of responses.
 	Bypass bool
 	Fields []*rules.Fields
 
 	known *known
 }
 
-// maxKnown bounds how many combinations of rules are known of a site.
+// maxKnown bounds how many outcomes of its rules a site keeps a Site for.
 const maxKnown = 256
 
-// known is what Under returned, by the shape of the outcome.
+// known holds the Sites that Under has returned, by the shape of the outcome.
 type known struct {
 	sites atomic.Pointer[map[uint64]*Site]
-	mu    sync.Mutex // of who replaces them
+	mu    sync.Mutex // held while sites is replaced
 }
 
 // find returns the Site of a shape, or nil.
@@ -56,7 +56,7 @@ func (k *known) find(shape uint64) *Site {
 	return nil
 }
 
-// add makes a Site known, and returns the one that is known of a shape.
+// add records a Site for a shape, unless there is one. It returns the recorded one.
 func (k *known) add(shape uint64, s *Site) *Site {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -71,8 +71,8 @@ func (k *known) add(shape uint64, s *Site) *Site {
 	return s
 }
 
-// Under returns the site as it is for requests with an outcome of its rules. It returns the same
-// Site for the same rules, so that what was rendered for it can be used again.
+// Under returns the site as an outcome of its rules changes it. It returns the same Site for the
+// same outcome, so that what was rendered for that can be used again.
 func (s *Site) Under(o *rules.Outcome) *Site {
 	if o.Shape == 0 {
 		return s
@@ -98,7 +98,7 @@ func (s *Site) Under(o *rules.Outcome) *Site {
 	return s.known.add(o.Shape, c)
 }
 
-// LargestObject is the size in bytes of the largest body of the site that is stored.
+// LargestObject returns the size in bytes of the largest body that is stored for the site.
 func (s *Site) LargestObject(store *storage.Store) int64 {
 	if s.MaxObject == 0 {
 		return store.MaxObject()
@@ -106,7 +106,7 @@ func (s *Site) LargestObject(store *storage.Store) int64 {
 	return min(s.MaxObject, store.MaxObject())
 }
 
-// SliceSize is the size in bytes of a slice.
+// SliceSize returns the size of a slice in bytes.
 func (s *Site) SliceSize() int64 {
 	if s.Slice == 0 {
 		return 8 << 20
