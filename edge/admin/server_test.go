@@ -14,7 +14,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// A node that is no edge answers what it can, and says so of the rest. All that it lacks is nil.
+// A node that is no edge answers what it can, and refuses the rest with a reason. Fields of what it
+// lacks are nil.
 func TestNodeThatIsNoEdge(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	p := &purge.Purger{Node: "c1", Sites: &site.Table{}, Tokens: &purge.Tokens{}, Log: log}

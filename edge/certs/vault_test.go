@@ -20,7 +20,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// memoryVault is a Vault within a process.
+// memoryVault is a Vault in memory.
 type memoryVault struct {
 	mu       sync.Mutex
 	values   map[string][]byte
@@ -70,10 +70,10 @@ func (v *memoryVault) Keys(context.Context) ([]string, error) {
 
 func (v *memoryVault) Reseal(context.Context) error { return nil }
 
-// cutVault is one that can be cut off: calls then wait until their time is over.
+// cutVault is a Vault that can be cut off. Calls then wait until their context ends.
 type cutVault struct {
 	*memoryVault
-	cut chan struct{} // closed when it is
+	cut chan struct{} // closed when the vault is cut off
 }
 
 func (v cutVault) Load(ctx context.Context, key string) ([]byte, uint64, time.Time, error) {
@@ -96,8 +96,8 @@ func (v cutVault) Save(ctx context.Context, key string, value []byte, revision u
 	}
 }
 
-// One at a time holds a lease: after one that ends the next has it at once, after one that is cut
-// off when it is stale, and never both.
+// Only one process at a time holds a lease. When the holder ends, the next gets the lease at once.
+// When the holder is cut off, the next gets it once the lease is stale.
 func TestLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := newMemoryVault()
@@ -164,7 +164,7 @@ func TestLease(t *testing.T) {
 	})
 }
 
-// strangeVault is one whose values none of the secrets decrypts.
+// strangeVault is a Vault whose values can't be decrypted.
 type strangeVault struct{ *memoryVault }
 
 func (v strangeVault) Load(ctx context.Context, key string) ([]byte, uint64, time.Time, error) {
@@ -175,8 +175,7 @@ func (v strangeVault) Load(ctx context.Context, key string) ([]byte, uint64, tim
 	return nil, revision, stored, err
 }
 
-// The lease of an edge that is gone and had another fleet key is taken when it is stale, as any
-// other.
+// A stale lease is taken even if its holder had another fleet key.
 func TestLeaseOfAnotherKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := strangeVault{newMemoryVault()}
@@ -257,8 +256,8 @@ func TestVaultStorage(t *testing.T) {
 	}
 }
 
-// Orders that fail are tried again later and later, an hour at least after an authority said that
-// there were too many.
+// The wait after a failed order grows with each failure. It is at least about an hour after the
+// authority's error rateLimited.
 func TestAttempts(t *testing.T) {
 	now := time.Now()
 	var a attempt
@@ -274,14 +273,14 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
-// ownZone has example.com.
+// ownZone is Challenges for the zone example.com.
 type ownZone struct{ Challenges }
 
 func (ownZone) Covers(host string) bool {
 	return host == "example.com" || strings.HasSuffix(host, ".example.com")
 }
 
-// A host whose wildcard is there needs no certificate of its own; addresses get none.
+// A host that a wildcard covers needs no certificate of its own. Addresses get none.
 func TestNames(t *testing.T) {
 	a := &ACME{Challenges: ownZone{}}
 	a.setNames([]string{"www.example.com", "example.com", "*.example.com", "a.b.example.com", "203.0.113.1",
@@ -292,8 +291,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// A key that leads out of the vault's folder, as whoever has an edge's credential can save one, has
-// nothing written elsewhere when expired certificates are looked for.
+// Anyone with an edge's credential can save a key that leads out of the folder of copies. Such a
+// key causes no file outside the folder when expired certificates are deleted.
 func TestVaultKeysThatLeadOut(t *testing.T) {
 	v, dir := newMemoryVault(), t.TempDir()
 	for _, key := range []string{"certificates/../../x.crt", "certificates/../acme/x.crt", "certificates/le/../x.crt",
@@ -304,7 +303,7 @@ func TestVaultKeysThatLeadOut(t *testing.T) {
 	}
 	s := &vaultStorage{vault: v, copies: filepath.Join(dir, "acme"), may: func() bool { return true },
 		log: slog.New(slog.DiscardHandler)}
-	// it is no certificate
+	// CleanStorage may fail, because the values are no certificates.
 	_ = certmagic.CleanStorage(t.Context(), s, certmagic.CleanStorageOptions{Logger: zap.NewNop(), ExpiredCerts: true})
 	var files []string
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
@@ -318,7 +317,7 @@ func TestVaultKeysThatLeadOut(t *testing.T) {
 	}
 }
 
-// Of challenges of names that nobody wants, of which there may be any number, nothing stays.
+// The edge remembers no challenges of names that are not wanted. There may be any number of those.
 func TestChallengesOfOtherNames(t *testing.T) {
 	a := &ACME{Vault: newMemoryVault(), Dir: t.TempDir(), Directory: "https://ca.example/directory"}
 	if err := a.start(slog.New(slog.DiscardHandler), &net.TCPAddr{Port: 80}, &net.TCPAddr{Port: 443}); err != nil {

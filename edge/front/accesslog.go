@@ -57,7 +57,7 @@ func (l *AccessLog) samples() bool {
 	return l != nil && (l.Sample == 0 || l.Sample >= 1 || rand.Float64() < l.Sample)
 }
 
-// add adds a line.
+// add adds the line of an entry. It drops the line if maxAccess bytes wait already.
 func (l *AccessLog) add(a *access) {
 	took := time.Since(a.began)
 	l.mu.Lock()
@@ -103,7 +103,8 @@ func (l *AccessLog) run(ctx context.Context) {
 	}
 }
 
-// append appends the line.
+// append appends the entry to b as a line of JSON. took is the time from the request to the end of
+// the response.
 func (a *access) append(b []byte, took time.Duration) []byte {
 	b = append(b, `{"time":"`...)
 	b = a.began.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
@@ -128,7 +129,7 @@ func (a *access) append(b []byte, took time.Duration) []byte {
 	return append(b, "}\n"...)
 }
 
-// appendJSON appends a string of JSON.
+// appendJSON appends s as a JSON string.
 func appendJSON(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {

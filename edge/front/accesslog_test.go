@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A writer that is slow costs lines, and no request waits for it.
+// If the writer is slow, lines are dropped and no request waits.
 func TestAccessLogIsBounded(t *testing.T) {
 	l := &AccessLog{Out: io.Discard}
 	if err := l.start(prometheus.NewRegistry()); err != nil {
@@ -31,7 +31,7 @@ func TestAccessLogIsBounded(t *testing.T) {
 	}
 }
 
-// BenchmarkAccessLog is the cost of a line, its share of the writing included.
+// BenchmarkAccessLog measures the cost of a line, including its share of the writing.
 func BenchmarkAccessLog(b *testing.B) {
 	l := &AccessLog{Out: io.Discard}
 	if err := l.start(prometheus.NewRegistry()); err != nil {

@@ -24,7 +24,8 @@ import (
 const (
 	websocket    = "websocket"
 	websocketKey = "Sec-Websocket-Key"
-	// a server appends it to the key, to show that it speaks WebSocket (RFC 6455, 1.3)
+	// websocketGUID is what a server appends to the key, to prove that it speaks WebSocket (RFC
+	// 6455, 1.3).
 	websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 	// tunnelBuffer is how many bytes of a client a tunnel copies at once.
 	tunnelBuffer = 4 << 10
@@ -34,7 +35,7 @@ const (
 // other CONNECT is refused, and why.
 func (x *Exchange) acceptConnect() (status int, why string) {
 	r := x.Request
-	protocol, ok := r.Header[":protocol"] // which no field of a client is called
+	protocol, ok := r.Header[":protocol"] // a client can't send a field of this name
 	switch {
 	case !ok:
 		return http.StatusMethodNotAllowed, "not a forward proxy"
@@ -92,14 +93,14 @@ func (x *Exchange) Join(resp *http.Response) error {
 }
 
 // joinedTunnel is a WebSocket between a stream of HTTP/2 and a connection to an origin. It is the
-// body of the response on the stream. It ends when it carries no bytes either way for long.
+// body of the response on the stream. It ends when it carries no bytes either way for wait.
 type joinedTunnel struct {
 	exchange *Exchange
 	origin   io.ReadWriteCloser
 	wait     time.Duration
 	timer    *time.Timer
 	idle     atomic.Bool   // the timer has expired
-	release  func() bool   // of the context of the request
+	release  func() bool   // stops watching the context of the request
 	sent     chan struct{} // closed when nothing more goes to the origin
 }
 
@@ -113,8 +114,8 @@ func (t *joinedTunnel) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// send copies what the client sends to the origin. The end of the stream is the end of what the
-// origin gets; the origin may still send.
+// send copies what the client sends to the origin. When the client has sent everything, send closes
+// its side of the connection to the origin. The origin may still send.
 func (t *joinedTunnel) send() {
 	defer close(t.sent)
 	buf := make([]byte, tunnelBuffer)

@@ -146,7 +146,7 @@ func (c *conns) admit(a net.Addr) (release func(), ok bool) {
 }
 
 // reserve reserves a place for a connection: a free one, or that of the connection that has been
-// idle longest. tell is whether to log a refusal.
+// idle longest. tell reports whether a refusal is to be logged.
 func (c *conns) reserve(network netip.Prefix, limited bool) (oldest *client, ok, tell bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

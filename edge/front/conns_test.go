@@ -13,10 +13,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// A connection that never asked for anything does not hold the end for long; one that is about to
-// ask is waited for.
+// A connection that never made a request doesn't delay the end for long. One whose request has
+// begun to arrive is waited for.
 func TestFreshConnections(t *testing.T) {
-	e := newFront(t, answer("x")) // without a hit lane, which has rules of its own
+	e := newFront(t, answer("x")) // without a hit lane, whose rules differ
 	dial := func() net.Conn {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", e.Addr().String())
 		if err != nil {
@@ -50,7 +50,8 @@ func TestFreshConnections(t *testing.T) {
 	}
 }
 
-// Places of connections are limited in all and by network, given back, and taken from who is idle.
+// Connections are limited in all and by network. A closed one frees its place, and a new one may
+// take the place of an idle one.
 func TestConnections(t *testing.T) {
 	c := newConns(3, 2, slog.New(slog.DiscardHandler))
 	from := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
@@ -64,9 +65,9 @@ func TestConnections(t *testing.T) {
 	}
 	first := take(from("2001:db8::1"), true)
 	take(from("2001:db8::2"), true)
-	take(from("2001:db8::3"), false) // of the same /64
+	take(from("2001:db8::3"), false) // in the same /64
 	first()
-	first() // twice is once
+	first() // a second call does nothing
 	take(from("2001:db8::3"), true)
 	take(from("203.0.113.1"), true)
 	take(from("203.0.113.2"), false) // all places are taken

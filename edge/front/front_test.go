@@ -11,13 +11,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// answer is a handler of a text.
+// answer is a Handler that answers with a text.
 type answer string
 
 // Answer answers with the text.
 func (a answer) Answer(x *Exchange) { _, _ = io.WriteString(x, string(a)) }
 
-// newFront starts a listener on loopback for plain HTTP.
+// newFront starts a Server with a listener for plain HTTP on loopback.
 func newFront(t *testing.T, h Handler) *Server {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -38,7 +38,7 @@ func newFront(t *testing.T, h Handler) *Server {
 	return s
 }
 
-// A handler knows what is asked for, and sends it through any listener; a panic ends one request.
+// The Handler gets the target of a request. If it panics, only that request ends.
 func TestHandler(t *testing.T) {
 	t.Parallel()
 	s := newFront(t, handlerFunc(func(x *Exchange) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// countedConn counts what is written to it.
+// countedConn records the size of each write.
 type countedConn struct {
 	net.Conn
 	writes []int
@@ -19,7 +19,7 @@ func (c *countedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// What HTTP/2 writes at once over TLS leaves in one write of the socket, in however many records.
+// One Write over TLS becomes one write of the socket, however many records it has.
 func TestGatheredRecords(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

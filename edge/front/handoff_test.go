@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A connection that net/http closes while the lane answers on it, which it does inside of a read,
-// is closed when that read is over. The edge would wait for it otherwise when it ends.
+// The lane answers inside a read of the socket. If net/http closes the connection meanwhile, it is
+// closed after that read. Otherwise the edge would wait for the connection when it shuts down.
 func TestLaneClosedWhileItAnswers(t *testing.T) {
 	e := newFront(t, answer("x"))
 	l, err := net.Listen("tcp", "127.0.0.1:0")

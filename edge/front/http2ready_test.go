@@ -17,11 +17,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// takenRequest is a Ready that notes what Request.take makes of a request, and answers none.
+// takenRequest is a Ready that records what Request.take makes of a request. It answers none.
 type takenRequest struct {
 	asked, ok bool
 	size      int
-	request   Request // refers to nothing that Find was given
+	request   Request // a copy that doesn't refer to the arguments of Find
 }
 
 func (*takenRequest) Open(http2.Conn) any { return nil }
@@ -39,7 +39,7 @@ func (q *takenRequest) Find(_ any, r *http2.Request, _ []byte) ([]byte, http2.An
 	return nil, http2.Answer{}, false
 }
 
-// fieldBlock is a header block of names and values.
+// fieldBlock returns a header block of the given names and values.
 func fieldBlock(fields ...string) []byte {
 	var b bytes.Buffer
 	enc := hpack.NewEncoder(&b)
@@ -49,8 +49,8 @@ func fieldBlock(fields ...string) []byte {
 	return b.Bytes()
 }
 
-// What the hit lane takes of a request over HTTP/2 is what the handler gets of the same bytes: the
-// same method, key, and fields, and no field that only the handler knows.
+// From the same bytes, the hit lane takes the same method, key and fields as the handler. A request
+// that the lane takes has no field that only the handler knows.
 func FuzzReadyRequest(f *testing.F) {
 	plain := []string{":method", "GET", ":scheme", "https", ":authority", "www.example", ":path", "/a?b=1"}
 	for _, more := range [][]string{nil, {"range", "bytes=0-1"}, {"range", "bytes=0-1", "range", "bytes=2-"},
@@ -119,7 +119,7 @@ func send(t *testing.T, s *http2.Server, block []byte) {
 	}
 }
 
-// compare compares what the lane has of a request with what the handler has.
+// compare compares the request of the lane with the request of the handler.
 func (q *takenRequest) compare(t *testing.T, r *http.Request) {
 	lane := &q.request
 	if (r.Method == http.MethodHead) != lane.Head || r.Method != http.MethodHead && r.Method != http.MethodGet {
@@ -130,7 +130,7 @@ func (q *takenRequest) compare(t *testing.T, r *http.Request) {
 	}
 	target, err := httpcache.ParseTarget(r, true)
 	if err != nil {
-		return // the lane finds nothing under a host that is none
+		return // the lane finds nothing for an invalid host
 	}
 	host, port, ok := httpcache.ParseAuthority(string(lane.Host), true)
 	origin := httpcache.Target{Secure: true, Host: host, Port: port}.Origin()

@@ -8,14 +8,14 @@ import (
 	"github.com/quic-go/quic-go/http3/qlog"
 )
 
-// bodyOf is the body of a request on a stream.
+// bodyOf is the request body of a stream.
 type bodyOf quic.StreamID
 
 func (b bodyOf) StreamID() quic.StreamID  { return quic.StreamID(b) }
 func (bodyOf) Read(p []byte) (int, error) { return 0, io.EOF }
 
-// What is malformed of a connection is known for its request alone, and bounded: beyond the bound
-// all requests of the connection are refused.
+// A malformed request doesn't affect others of its connection, up to a bound. Beyond the bound, all
+// requests of the connection are refused.
 func TestFieldWatch(t *testing.T) {
 	var f fieldWatch
 	if f.AddProducer() != nil || f.AddProducer() == nil || f.AddProducer() == nil {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What counts is what the windows let in, and all of it is taken back.
+// A body counts as what the windows admit of it, and its release takes all of that back.
 func TestParkedBytes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -18,7 +18,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// startPeers has a listener for peers answer, as the one of a server does.
+// startPeers starts a server behind a listener for peers, as Server does.
 func startPeers(t *testing.T) (addr string, l *peerListener) {
 	t.Helper()
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
@@ -43,7 +43,7 @@ func startPeers(t *testing.T) (addr string, l *peerListener) {
 	return plain.Addr().String(), l
 }
 
-// dialFrom connects from an address.
+// dialFrom connects from the local address from.
 func dialFrom(t *testing.T, from, to string) net.Conn {
 	t.Helper()
 	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", to)
@@ -57,15 +57,15 @@ func dialFrom(t *testing.T, from, to string) net.Conn {
 	return c
 }
 
-// ended reports whether the other side ends a connection, which it may be waited for.
+// ended waits for the other side to end a connection. It reports whether that happened in time.
 func ended(t *testing.T, c net.Conn) bool {
 	t.Helper()
 	_, err := c.Read(make([]byte, 1))
 	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// Whoever finds the port of the peers, and has no certificate, takes neither memory without end nor
-// the places of others.
+// A stranger who finds the port for peers can use up neither memory without bound nor the places of
+// others.
 func TestPeersInTheirHandshake(t *testing.T) {
 	addr, l := startPeers(t)
 	for range maxPeerEarly {
@@ -93,7 +93,7 @@ func TestPeersInTheirHandshake(t *testing.T) {
 	}
 }
 
-// One edge has a few connections, the newest.
+// Only the newest few connections of an edge are kept.
 func TestConnectionsOfOnePeer(t *testing.T) {
 	addr, l := startPeers(t)
 	var conns []*tls.Conn
@@ -105,7 +105,8 @@ func TestConnectionsOfOnePeer(t *testing.T) {
 		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.Read(make([]byte, 1)); err != nil { // it is served, and so noted before the next one
+		// The response shows that this connection is counted before the next one begins.
+		if _, err := c.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
 		conns = append(conns, c)
@@ -135,7 +136,7 @@ func TestConnectionsOfOnePeer(t *testing.T) {
 	})
 }
 
-// newCertificate makes a certificate that is its own authority.
+// newCertificate returns a self-signed certificate.
 func newCertificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

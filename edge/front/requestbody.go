@@ -29,8 +29,8 @@ type requestBody struct {
 	ended   error              // the error that Read returned; it is returned again
 	slow    prometheus.Counter // nil means that nothing is counted
 
-	from   context.Context    // of the request that net/http made
-	cancel context.CancelFunc // of the request
+	from   context.Context    // context of the request that net/http made
+	cancel context.CancelFunc // cancels the context of the request that watchBody returned
 	whole  atomic.Bool        // all of the body was read
 	// release takes back what the body counts as parked; nil if it counts as nothing.
 	release func()

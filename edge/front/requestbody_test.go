@@ -24,8 +24,8 @@ func (d *deadlines) SetReadDeadline(time.Time) error {
 	return nil
 }
 
-// What reads a body after its request was answered sets no deadlines: the controller is not the
-// request's any more.
+// Reading a body after its request was answered sets no deadlines, because the controller may not
+// be used any more.
 func TestBodyReadAfterAnswer(t *testing.T) {
 	w := &deadlines{}
 	_, b := watchBody(httptest.NewRequest("POST", "/", strings.NewReader("body")), nil, http.NewResponseController(w),
@@ -44,7 +44,7 @@ func TestBodyReadAfterAnswer(t *testing.T) {
 	}
 }
 
-// A client that takes nothing of what goes through its tunnel is given up.
+// A tunnel ends if its client takes nothing.
 func TestTunnelTakesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &Server{Metrics: &Metrics{}}
@@ -59,7 +59,7 @@ func TestTunnelTakesNothing(t *testing.T) {
 	})
 }
 
-// paced is a body of which n bytes come every so often, until it is over; it heeds no deadline.
+// paced is a body that returns n bytes at intervals, left times. It ignores deadlines.
 type paced struct {
 	n     int
 	every time.Duration
@@ -74,13 +74,13 @@ func (b *paced) Read(p []byte) (int, error) {
 	return min(b.n, len(p)), nil
 }
 
-// A body may keep the edge waiting for a minute beyond a second for each KiB, however that is
-// spread; one that is sent faster has no more than that in store.
+// A body may keep the edge waiting for one second for each KiB and for a minute beyond that,
+// however the waits are spread. A client that sends faster doesn't earn more than that minute.
 func TestRateOfBodies(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		body  paced
-		ends  bool // whole
+		ends  bool // the body arrives whole
 		after time.Duration
 	}{
 		{"a byte a second", paced{1, time.Second, 1000}, false, 61 * time.Second},
@@ -122,7 +122,7 @@ func TestRateOfBodies(t *testing.T) {
 	})
 }
 
-// readPaced reads a request's body, and tells how long that takes.
+// readPaced reads a request's body, and returns how long that took.
 func readPaced(t *testing.T, body io.ReadCloser, begun bool) (n int64, took time.Duration, err error) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "POST", "/", body)
@@ -139,7 +139,7 @@ func readPaced(t *testing.T, body io.ReadCloser, begun bool) (n int64, took time
 
 func newCounter() prometheus.Counter { return prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}) }
 
-// A tunnel is idle when nothing goes through it either way.
+// A tunnel ends when it carries no bytes either way for TunnelIdle.
 func TestTunnelIsIdle(t *testing.T) {
 	for name, use := range map[string]func(edge net.Conn, client net.Conn){
 		"sent": func(edge, client net.Conn) {
@@ -173,7 +173,7 @@ func TestTunnelIsIdle(t *testing.T) {
 
 func (b *paced) Close() error { return nil }
 
-// zeros never ends.
+// zeros is an endless stream of zeros.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -181,7 +181,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// refusal is the status that a request is refused with whose body can't be read.
+// refusal returns the status for refusing a request whose body can't be read.
 func refusal(err error) int {
 	status, _ := unreadable(err)
 	return status

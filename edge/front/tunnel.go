@@ -12,7 +12,7 @@ import (
 const TunnelIdle = 10 * time.Minute
 
 // tunnel is the connection of a client after a protocol switch. It ends when it carries no bytes
-// either way for long, or when the client is too slow to take what is sent to it.
+// either way for wait, or when the client is too slow to take what is sent to it.
 type tunnel struct {
 	net.Conn
 	wait  time.Duration

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// All clients together have no more than the edge may have, and what was refused or is over counts
-// no longer.
+// The requests of all clients together are limited. A refused request, or one that has ended, no
+// longer counts.
 func TestRequestsUnderWayInAll(t *testing.T) {
 	u := newUnderWay()
 	var loads []int64

@@ -33,11 +33,11 @@ type writeWatchdog struct {
 
 	mu      sync.Mutex
 	waiting list.List // of *Exchange; the write that began first comes first
-	load    int       // their weights
+	load    int       // sum of their weights
 	// aborted are the writes that were told to end. With HTTP/2 the stream is reset, and its
 	// goroutine waits until the reset is written, which is long if the connection takes nothing.
 	aborted list.List // of *Exchange; since is when they were aborted
-	left    int       // their weights
+	left    int       // sum of their weights
 }
 
 func (w *writeWatchdog) max() int {

@@ -8,7 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Who holds much memory counts as several: of three of 16 at most two may wait where 36 may.
+// A write that holds much memory counts as several. Of three writes that count as 16 each, two may
+// wait if the limit is 36.
 func TestHeavySenders(t *testing.T) {
 	t.Parallel()
 	s := writeWatchdog{limit: 9, slow: prometheus.NewCounter(prometheus.CounterOpts{Name: "slow"})}

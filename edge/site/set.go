@@ -95,7 +95,7 @@ func (s *Set) Named(name string) *Site {
 }
 
 // Origins returns the status of each pool that the sites fetch from: their origins, and the tiers
-// of other edges. A pool that several sites share comes once.
+// of other edges. A pool that several sites share is listed once.
 func (s *Set) Origins() []origin.Status {
 	var pools []*origin.Pool
 	for _, site := range s.List {

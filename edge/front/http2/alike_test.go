@@ -37,7 +37,7 @@ func set1(name, value string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Add(name, value) }
 }
 
-// alikeCases are what handlers do, and requests are like.
+// alikeCases cover what handlers do and the forms that requests have.
 var alikeCases = []alikeCase{
 	{name: "nothing", handler: func(http.ResponseWriter, *http.Request) {}},
 	{name: "a small body", handler: func(w http.ResponseWriter, _ *http.Request) {
@@ -219,12 +219,12 @@ var alikeCases = []alikeCase{
 	}},
 }
 
-// slowReader is a body that does not come.
+// slowReader is a body that sends one byte every 50 ms and has no end.
 type slowReader struct{}
 
 func (slowReader) Read([]byte) (int, error) { time.Sleep(50 * time.Millisecond); return 1, nil }
 
-// echo answers with all that it finds in a request.
+// echo answers with everything that it finds in a request.
 func echo(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	fmt.Fprintln(w, r.Method, r.URL, r.RequestURI, r.Proto, r.Host, r.ContentLength, len(body), err, r.TransferEncoding)
@@ -241,7 +241,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// outcome is all that a client sees of an answer.
+// outcome returns all that a client sees of a response, as text.
 func outcome(client *http.Client, c alikeCase) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -278,7 +278,7 @@ func outcome(client *http.Client, c alikeCase) string {
 		string(b))
 }
 
-// What a client sees of a handler is the same as over Go's server.
+// A client sees the same of a handler as over net/http's server.
 func TestAlike(t *testing.T) {
 	for _, c := range alikeCases {
 		t.Run(c.name, func(t *testing.T) {
@@ -289,7 +289,8 @@ func TestAlike(t *testing.T) {
 			golang.Config.ErrorLog = log.New(io.Discard, "", 0)
 			golang.StartTLS()
 			t.Cleanup(golang.Close)
-			theirs := &testServer{t: t, addr: golang.Listener.Addr().String()} // httptest has one certificate for all
+			// client trusts the server, because httptest has one certificate for all servers.
+			theirs := &testServer{t: t, addr: golang.Listener.Addr().String()}
 			if got, want := outcome(ours.client(), c), outcome(theirs.client(), c); got != want {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}

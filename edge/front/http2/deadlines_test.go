@@ -14,7 +14,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 )
 
-// Each way of waiting for a client has an end.
+// Each wait for a client has a time limit.
 func TestDeadlines(t *testing.T) {
 	limits := Limits{HeaderTimeout: 50 * time.Millisecond, DataTimeout: 50 * time.Millisecond, IdleTimeout: time.Hour,
 		PingAfter: time.Hour, WriteTimeout: time.Hour}
@@ -59,7 +59,7 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// Pings of the server keep a connection that answers them.
+// The server keeps a silent connection whose client answers its pings.
 func TestPings(t *testing.T) {
 	s := start(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, func(s *Server) {
 		s.Limits = Limits{PingAfter: 20 * time.Millisecond, PingTimeout: 5 * time.Second}
@@ -79,7 +79,8 @@ func TestPings(t *testing.T) {
 	c.until("the answer", func(f xhttp2.Frame) bool { h, ok := f.(*xhttp2.HeadersFrame); return ok && h.StreamEnded() })
 }
 
-// A client that takes nothing in time loses its response, or its connection if that takes nothing.
+// A stream whose client takes too little in time is reset. If the connection takes nothing in time,
+// it ends.
 func TestSlowReaders(t *testing.T) {
 	for _, name := range []string{"of a stream", "of a stream that trickles", "of a connection"} {
 		t.Run(name, func(t *testing.T) {
@@ -120,7 +121,8 @@ func TestSlowReaders(t *testing.T) {
 	}
 }
 
-// A deadline of a stream has no effect on others, and ends what waits on either side.
+// The deadlines that a handler sets end its waits for the request body and for sending the
+// response. They don't affect other streams.
 func TestDeadlinesOfStreams(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
@@ -139,7 +141,7 @@ func TestDeadlinesOfStreams(t *testing.T) {
 		case "/write":
 			_ = control.SetWriteDeadline(time.Now().Add(30 * time.Millisecond))
 			_, _ = w.Write(make([]byte, 1<<20))
-		case "/rest": // which is sent when the handler has returned
+		case "/rest": // this response is sent after the handler has returned
 			_ = control.SetWriteDeadline(time.Now().Add(30 * time.Millisecond))
 			_, _ = w.Write(make([]byte, 10))
 		}
@@ -166,8 +168,8 @@ func TestDeadlinesOfStreams(t *testing.T) {
 	}
 }
 
-// Draining loses no request that is on its way: those that come after the first GOAWAY are
-// answered, and none of those that are under way ends.
+// Draining loses no request: those that come after the first GOAWAY are answered, and those under
+// way are finished.
 func TestDrain(t *testing.T) {
 	release := make(chan struct{})
 	s := start(t, func(w http.ResponseWriter, r *http.Request) {
@@ -228,6 +230,6 @@ func TestDrain(t *testing.T) {
 	if code, told := c.ended(); told && code != xhttp2.ErrCodeNo {
 		t.Errorf("ended with %v", code)
 	}
-	idle.ended() // whose client answers no ping
+	idle.ended() // it ends although this client doesn't answer the ping
 	down.Wait()
 }

@@ -23,7 +23,8 @@ func postNumber(c *rawClient, i int, end bool) error {
 		BlockFragment: c.headersOf("POST", "/"), EndHeaders: true, EndStream: end})
 }
 
-// floods are what a client does again and again that only costs, and the code that ends that.
+// floods are attacks: once is one step, which the client repeats, and code is the error code of the
+// GOAWAY that ends it. 0 means ENHANCE_YOUR_CALM.
 var floods = []struct {
 	name string
 	once func(c *rawClient, i int) error
@@ -58,7 +59,7 @@ var floods = []struct {
 	}},
 	{name: "requests with too large fields", once: func(c *rawClient, i int) error {
 		var fields []string
-		for range 17 { // one byte each once HPACK has it
+		for range 17 { // each is one byte once HPACK's table has it
 			fields = append(fields, "x-large", largeField)
 		}
 		return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
@@ -112,8 +113,8 @@ var floods = []struct {
 	}},
 }
 
-// A client that only costs is sent GOAWAY and its connection ends, whatever it does; no more
-// handlers than twice the streams of a connection are there meanwhile.
+// An attack ends with GOAWAY and the end of the connection. Meanwhile the connection never has more
+// handlers than twice Limits.MaxStreams.
 func TestFloods(t *testing.T) {
 	for _, f := range floods {
 		t.Run(f.name, func(t *testing.T) {
@@ -126,7 +127,7 @@ func TestFloods(t *testing.T) {
 				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 				}
 				<-r.Context().Done()
-				time.Sleep(time.Millisecond) // it takes its time
+				time.Sleep(time.Millisecond) // a handler may return late
 			}, func(s *Server) {
 				s.Limits = Limits{MaxStreams: 10, Frames: 2000, ResetsEach: time.Hour}
 				s.Flooding = func(_ net.Conn, why string) { told <- why }
@@ -156,7 +157,8 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// A client that takes back what it has much of, or few requests of many, is no flood.
+// A client may cancel requests after it has received much of the responses, and may cancel few
+// requests of many.
 func TestHonestResets(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) },
 		func(s *Server) {
@@ -186,8 +188,9 @@ func TestHonestResets(t *testing.T) {
 	}
 }
 
-// What a client has under way is bounded in memory: bodies that nobody reads by the window of the
-// connection, responses that nobody takes by one buffer of a handler.
+// The memory of requests under way is bounded. For bodies that no handler reads, the bound is the
+// window of the connection. For responses that the client doesn't take, it is one buffer for each
+// handler.
 func TestMemory(t *testing.T) {
 	release := make(chan struct{})
 	s := start(t, func(w http.ResponseWriter, r *http.Request) {
@@ -223,7 +226,7 @@ func TestMemory(t *testing.T) {
 
 var huge = make([]byte, 16<<20)
 
-// heap is what is in use after a collection.
+// heap returns the bytes of the heap in use after a garbage collection.
 func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats

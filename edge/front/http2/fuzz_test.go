@@ -14,25 +14,27 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// modelState is what a client knows of a stream of its own (RFC 9113, 5.1).
+// modelState is the state of a stream as its client knows it (RFC 9113, 5.1).
 type modelState int
 
 const (
 	modelIdle modelState = iota
-	modelOpen            // it may still send
-	modelSent            // it has sent all
-	modelOver            // it was reset, by either side
+	modelOpen            // the client may still send
+	modelSent            // the client has sent everything
+	modelOver            // either side has reset the stream
 )
 
-// model is what a server of HTTP/2 does with frames, as far as these tests send them.
+// model is a model of an HTTP/2 server for the frames that these tests send.
 type model struct {
 	streams map[uint32]modelState
 	last    uint32
-	dead    bool // the connection is to end with an error
-	either  bool // it may: the server is free to, or has done something that the client does not know yet
+	dead    bool // the connection must end with an error
+	// either means that the connection may end or not. The server is free to end it, or has done
+	// something that the client does not know yet.
+	either bool
 }
 
-// headers is the model of a request, or of trailers.
+// headers models a header block: a request, or trailers.
 func (m *model) headers(id uint32, end, malformed bool) {
 	state := m.streams[id]
 	switch {
@@ -58,20 +60,20 @@ func (m *model) headers(id uint32, end, malformed bool) {
 	}
 }
 
-// other is the model of a frame of a stream that only open ones may have.
+// other models a frame that may come only on a stream that was opened.
 func (m *model) other(id uint32, then func(state modelState)) {
 	switch state := m.streams[id]; {
 	case id%2 == 0, id > m.last:
 		m.dead = true
-	case state == modelIdle: // it was passed over
+	case state == modelIdle: // a later stream was opened, which closes this one
 		m.streams[id] = modelOver
 	default:
 		then(state)
 	}
 }
 
-// FuzzFrames sends sequences of frames, and compares whether the connection is still there with a
-// model. Each operation is two bytes: what is sent, and on which stream.
+// FuzzFrames sends sequences of frames, and compares with a model whether the connection survives.
+// Each operation is two bytes: what is sent, and on which stream.
 func FuzzFrames(f *testing.F) {
 	for _, seed := range []string{"\x00\x00\x02\x00", "\x01\x00\x02\x00\x03\x00", "\x00\x02\x00\x00", "\x04\x00",
 		"\x05\x01", "\x01\x01\x05\x01\x03\x01", "\x06\x00\x07\x00\x08\x00\x09\x00", "\x0a\x00\x0b\x00",
@@ -124,7 +126,7 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
-// play writes the frames of ops, and returns what the model says of them.
+// play writes the frames of ops, and returns the model after them.
 func play(out *bytes.Buffer, ops []byte) *model {
 	m := &model{streams: map[uint32]modelState{}}
 	fr := xhttp2.NewFramer(out, nil)
@@ -204,7 +206,8 @@ func play(out *bytes.Buffer, ops []byte) *model {
 	return m
 }
 
-// listen reads up to the answer to a ping, or the end.
+// listen reads up to the answer to the ping last, or to the end. alive reports whether the answer
+// came. answered has the streams on which a response came.
 func listen(c net.Conn, last [8]byte) (alive bool, answered map[uint32]bool, err error) {
 	answered = map[uint32]bool{}
 	fr := xhttp2.NewFramer(nil, c)
@@ -228,7 +231,7 @@ func listen(c net.Conn, last [8]byte) (alive bool, answered map[uint32]bool, err
 	}
 }
 
-// FuzzBytes sends anything, which must neither hang nor hurt the server.
+// FuzzBytes sends arbitrary bytes. They must neither hang nor crash the server.
 func FuzzBytes(f *testing.F) {
 	f.Add([]byte(xhttp2.ClientPreface))
 	f.Add([]byte(xhttp2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" +

@@ -17,7 +17,7 @@ import (
 	"github.com/summerwind/h2spec/spec"
 )
 
-// All cases of h2spec pass, the strict ones too.
+// All cases of h2spec pass, including the strict ones.
 func TestH2Spec(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)

@@ -9,8 +9,9 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 )
 
-// order is the order in which DATA frames of streams come, each after the first bytes of all. The
-// window of the connection is opened when all wait.
+// order requests one response for each of the priorities, on streams 3, 5 and so on. It opens the
+// window of the connection once all of them wait, and returns the streams of the first frames DATA
+// frames, in order. prepare is called before the requests.
 func order(t *testing.T, s *testServer, frames int, prepare func(c *rawClient), priorities ...string) []uint32 {
 	t.Helper()
 	c := s.dial(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 20})
@@ -49,7 +50,7 @@ func order(t *testing.T, s *testServer, frames int, prepare func(c *rawClient), 
 	return list
 }
 
-// waiting waits until so many responses wait for a window.
+// waiting waits until n responses wait for a window.
 func waiting(t *testing.T, s *testServer, n int) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
@@ -72,8 +73,8 @@ func waiting(t *testing.T, s *testServer, n int) {
 	t.Fatal("the responses don't wait")
 }
 
-// Responses are sent by urgency; of one urgency in order, or in turns if they are incremental; and
-// none starves.
+// Responses are sent by urgency. At the same urgency they are sent in order, or in turns if they
+// are incremental. None starves.
 func TestPriorities(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/all" {

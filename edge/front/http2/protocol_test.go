@@ -12,8 +12,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A client's reset, and the end of its connection, end the context of the request, its body and its
-// response.
+// A reset by the client or the end of its connection cancels the context of a request, and makes
+// reads of the request body and writes of the response fail.
 func TestResetEndsTheRequest(t *testing.T) {
 	for name, end := range map[string]func(c *rawClient){
 		"a reset":                 func(c *rawClient) { c.must(c.WriteRSTStream(1, xhttp2.ErrCodeCancel)) },
@@ -21,7 +21,8 @@ func TestResetEndsTheRequest(t *testing.T) {
 		"a fault of the client's": func(c *rawClient) { c.must(c.WriteData(0, false, nil)) },
 		"a fault of its stream's": func(c *rawClient) { c.must(c.WriteWindowUpdate(1, 0)) },
 		"a frame that is too long": func(c *rawClient) {
-			_ = c.WriteRawFrame(xhttp2.FramePing, 0, 0, make([]byte, 1<<15)) // of which not all may be taken
+			// The write may fail, because the server need not read all of it.
+			_ = c.WriteRawFrame(xhttp2.FramePing, 0, 0, make([]byte, 1<<15))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -51,8 +52,8 @@ func TestResetEndsTheRequest(t *testing.T) {
 	}
 }
 
-// A body that nobody reads is held up to the window, and what is sent beyond it is an error. What a
-// handler leaves unread counts no more when it has returned.
+// The server holds an unread body up to the window, and what comes beyond that is an error. What a
+// handler leaves unread no longer counts after the handler has returned.
 func TestWindowOfBodies(t *testing.T) {
 	release := make(chan struct{})
 	s := start(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -70,7 +71,7 @@ func TestWindowOfBodies(t *testing.T) {
 		t.Errorf("reset with %v", code)
 	}
 	close(release)
-	for i := range 20 { // each time what the connection lets in, nearly
+	for i := range 20 { // each body takes up a good part of the connection's window
 		id := uint32(3 + 2*i)
 		c.ask(id, false, "POST", "/")
 		for range 2 {
@@ -82,7 +83,7 @@ func TestWindowOfBodies(t *testing.T) {
 	}
 }
 
-// Windows of a few bytes, that shrink below nothing and grow again, let all of a body through.
+// A body arrives whole through a window of a few bytes that becomes negative and grows again.
 func TestSmallWindows(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(http.TrailerPrefix+"X-End", "1")
@@ -115,7 +116,7 @@ func TestSmallWindows(t *testing.T) {
 	}
 }
 
-// Malformed requests are reset, and the connection goes on.
+// Malformed requests are reset, and the connection stays usable.
 func TestMalformed(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x") })
 	c := s.dial()
@@ -156,7 +157,7 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// A request over TLS is one, whatever scheme the client names.
+// A request over TLS has Request.TLS, whatever scheme the client names.
 func TestSchemeIsNotBelieved(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.TLS != nil) })
 	c := s.dial()
@@ -176,7 +177,8 @@ func TestSchemeIsNotBelieved(t *testing.T) {
 	})
 }
 
-// With ExtendedConnect the client is told so, and the handler gets the protocol and both ways.
+// With ExtendedConnect the server announces extended CONNECT. The handler gets the protocol, and
+// can read and write at the same time.
 func TestExtendedConnect(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Protocol", r.Header.Get(":protocol"))

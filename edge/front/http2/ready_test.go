@@ -19,14 +19,15 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// testReady has an answer for each path that is a number: so many bytes. They are in a file if "f"
-// goes before it, and in one that can't be read from the middle on if "b" does.
+// testReady has an answer for each path that is a number: a body of that many bytes. With the
+// prefix "f" the body is in a file. With the prefix "b" it is in a file whose second half can't be
+// read.
 type testReady struct {
 	t          testing.TB
 	found      atomic.Int64
 	done       atomic.Int64
 	sent, torn atomic.Int64
-	window     atomic.Int64 // of the last request
+	window     atomic.Int64 // Request.Window of the last request
 }
 
 func (r *testReady) Open(c Conn) any {
@@ -65,7 +66,7 @@ func (r *testReady) Find(c any, q *Request, b []byte) ([]byte, Answer, bool) {
 	return b, a, true
 }
 
-// testRelease is of one answer.
+// testRelease is the Release of one answer.
 type testRelease struct {
 	r    *testReady
 	over atomic.Bool
@@ -82,7 +83,7 @@ func (a *testRelease) Done(sent int64, whole bool) {
 	a.r.done.Add(1)
 }
 
-// testFile is a body that can't be read from bad on.
+// testFile is a body that can't be read beyond the offset bad.
 type testFile struct {
 	*bytes.Reader
 	bad  int
@@ -117,7 +118,7 @@ func startReady(t *testing.T, change ...func(*Server)) (*testServer, *testReady)
 	}, append(change, func(s *Server) { s.Ready = r })...), r
 }
 
-// What is ready is sent as it is, and released once; all else is the handler's.
+// A ready response is sent as it is, and released once. The handler gets all other requests.
 func TestReady(t *testing.T) {
 	s, ready := startReady(t, func(s *Server) { s.Panicked = func(*http.Request, any) {} })
 	var clients sync.WaitGroup
@@ -163,7 +164,7 @@ func TestReady(t *testing.T) {
 	}
 }
 
-// Many requests in one packet are answered in few writes.
+// All of many requests that come in one packet are answered.
 func TestReadyTogether(t *testing.T) {
 	s, ready := startReady(t)
 	c := s.dial()
@@ -187,7 +188,7 @@ func TestReadyTogether(t *testing.T) {
 	ready.wait(t)
 }
 
-// A ready response is released when its client resets it, takes nothing in time, or goes.
+// A ready response is released when the client resets it, takes nothing in time, or disconnects.
 func TestReadyReleased(t *testing.T) {
 	s, ready := startReady(t, func(s *Server) {
 		s.Limits = Limits{WriteTimeout: 100 * time.Millisecond, HeaderTimeout: 100 * time.Millisecond}
@@ -209,8 +210,8 @@ func TestReadyReleased(t *testing.T) {
 	}
 }
 
-// A file that can't be read ends its response with a reset, and no other: those that are sent along
-// come whole. The client may send what windows took of it to others.
+// If a file can't be read, its response is reset. The responses that are sent along with it arrive
+// whole. They get what the unread bytes had taken of the connection's window.
 func TestReadyUnreadable(t *testing.T) {
 	s, ready := startReady(t, func(s *Server) { s.Log = slog.New(slog.DiscardHandler) })
 	c := s.dial(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 20})
@@ -241,8 +242,8 @@ func TestReadyUnreadable(t *testing.T) {
 	}
 }
 
-// What the client's windows let in is told but for what of it is taken up already: sent, or waiting
-// to be. What a reset takes back is told again.
+// Request.Window is what the client's windows admit, without what is sent and what already waits to
+// be sent. A reset frees what the response still had to send.
 func TestReadyWindow(t *testing.T) {
 	s, ready := startReady(t)
 	c := s.dial(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 60_000})
@@ -276,7 +277,7 @@ func TestReadyWindow(t *testing.T) {
 	ready.wait(t)
 }
 
-// A field is decoded as it was, whatever it is, and by any decoder.
+// Any field is decoded to what it was, by any decoder.
 func FuzzAppendField(f *testing.F) {
 	f.Add(":status", "200")
 	f.Add("content-type", "text/html")

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// certificate is one for example.com, with what trusts it.
+// certificate returns a certificate for example.com, and the roots that trust it.
 var certificate = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 	s := httptest.NewTLSServer(http.NotFoundHandler())
 	defer s.Close()
@@ -68,12 +68,12 @@ func start(t testing.TB, h http.HandlerFunc, change ...func(*Server)) *testServe
 	t.Cleanup(func() {
 		_ = l.Close()
 		_ = s.Close()
-		s.done.Wait() // all that a connection started has ended
+		s.done.Wait() // ServeConn returns when the handlers of its connection have
 	})
 	return s
 }
 
-// client is one of net/http, with a connection of its own.
+// client returns a client of net/http with a connection of its own.
 func (s *testServer) client() *http.Client {
 	_, roots := certificate()
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"},
@@ -85,7 +85,7 @@ func (s *testServer) client() *http.Client {
 	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
 }
 
-// get asks for a path and returns the body.
+// get requests a path, and returns the response and its body.
 func get(t testing.TB, c *http.Client, path string) (*http.Response, string) {
 	t.Helper()
 	resp, err := c.Get("https://example.com" + path)
@@ -100,7 +100,7 @@ func get(t testing.TB, c *http.Client, path string) (*http.Response, string) {
 	return resp, string(b)
 }
 
-// rawClient is a client that does as it likes.
+// rawClient is a client that sends any frames, valid or not.
 type rawClient struct {
 	t testing.TB
 	net.Conn
@@ -142,7 +142,7 @@ func (c *rawClient) must(err error) {
 	}
 }
 
-// headersOf is the header block of a request, with more fields as names and values.
+// headersOf returns the header block of a request. more are names and values of further fields.
 func (c *rawClient) headersOf(method, path string, more ...string) []byte {
 	c.buf.Reset()
 	fields := append([]string{":method", method, ":scheme", "https", ":authority", "example.com", ":path", path},
@@ -153,7 +153,7 @@ func (c *rawClient) headersOf(method, path string, more ...string) []byte {
 	return c.buf.Bytes()
 }
 
-// ask begins a request.
+// ask sends the header block of a request.
 func (c *rawClient) ask(id uint32, end bool, method, path string, more ...string) {
 	c.t.Helper()
 	c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.headersOf(method, path, more...),
@@ -174,7 +174,8 @@ func (c *rawClient) until(what string, f func(xhttp2.Frame) bool) {
 	}
 }
 
-// ended reads up to the end of the connection, and returns the error code of GOAWAY.
+// ended reads up to the end of the connection, and returns the error code of the last GOAWAY. told
+// reports whether there was one.
 func (c *rawClient) ended() (code xhttp2.ErrCode, told bool) {
 	for {
 		frame, err := c.ReadFrame()
