@@ -23,8 +23,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// ALPN is the protocol name of TLS-ALPN-01 challenges (RFC 8737, 6.2). An edge offers it in
-// handshakes.
+// ALPN is the protocol name of TLS-ALPN-01 challenges (RFC 8737, 6.2). Edges offer it to clients.
 const ALPN = "acme-tls/1"
 
 // ACME orders certificates from an authority (RFC 8555) and renews them. The authority says when to
@@ -34,8 +33,8 @@ type ACME struct {
 	Directory string // URL of the authority; "" means Let's Encrypt
 	Profile   string // of the authority, such as "shortlived"; "" means its default
 	Roots     string // PEM file of roots to trust for Directory; "" means the system's
-	// Dir is the folder for certificates. With a Vault it has copies, for when the Vault can't be
-	// reached.
+	// Dir is the folder for certificates. With a Vault it has copies, which the edge uses when it
+	// can't reach the Vault.
 	Dir   string
 	Vault Vault // nil means that this is the only edge
 	// Challenges answers DNS-01 challenges; nil means that DNS-01 isn't used.

@@ -101,8 +101,8 @@ const (
 	reloadEvery = 10 * time.Minute       // load everything, in case news was lost
 )
 
-// follow loads certificates from the storage as they change. It calls ready as Certificates.Serve
-// says.
+// follow loads certificates from the storage as they change. It calls ready as described at
+// Certificates.Serve.
 func (a *ACME) follow(ctx context.Context, ready func()) {
 	defer ready()
 	tick := time.NewTicker(reloadEvery)

@@ -112,8 +112,7 @@ func (s *vaultStorage) replace(ctx context.Context, key string, value []byte) er
 }
 
 // Load returns a value. If it can't be decrypted, as after a change of the fleet key, Load returns
-// fs.ErrNotExist, so that a new value is made. If the vault can't be reached, Load returns the
-// copy.
+// fs.ErrNotExist, so that a new value is made. If it can't reach the vault, Load returns the copy.
 func (s *vaultStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	value, revision, _, err := s.vault.Load(ctx, key)
 	switch {

@@ -64,8 +64,7 @@ type clientConn struct {
 }
 
 // Read reads from the client. It fails once the client has sent much more than its requests account
-// for (RFC 9113, 10.5). The limit grows with the bytes sent to the client, which it has to
-// acknowledge.
+// for (RFC 9113, 10.5). The limit grows with the bytes that the client has to acknowledge.
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/sentFree &&

@@ -61,8 +61,8 @@ func (x *Exchange) WantsTunnel() bool { return x.incoming != nil }
 
 // Join takes the origin's answer to a request that WantsTunnel. It makes a 101 a 200 with the
 // origin's bytes as its body, and sends the client's bytes to the origin until that body is closed.
-// It leaves refusals as they are. Any other answer is an error: the client would take it for a
-// WebSocket.
+// It leaves refusals as they are. Any other answer is an error, because the client would take it
+// for a WebSocket.
 func (x *Exchange) Join(resp *http.Response) error {
 	switch {
 	case resp.StatusCode == http.StatusSwitchingProtocols:

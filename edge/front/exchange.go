@@ -85,8 +85,8 @@ func (r *Exchange) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Write sends a part of the body. It writes in pieces, each of which has the time limit for slow
-// clients.
+// Write sends a part of the body. It writes in pieces. The time limit for slow clients applies to
+// each piece.
 func (r *Exchange) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
@@ -121,8 +121,8 @@ func (r *Exchange) end(within time.Duration) {
 	_ = r.control.SetWriteDeadline(time.Now().Add(within))
 }
 
-// linger reads on for a client that still sends its body, so that the client sees the complete
-// response.
+// linger reads on for a client that still sends its body. Otherwise the client might not see the
+// complete response.
 func (r *Exchange) linger() {
 	if r.Header()["Content-Length"] == nil && r.status != http.StatusNoContent && r.status != http.StatusNotModified {
 		return // the end of the response is sent after the handler returns

@@ -128,8 +128,8 @@ func (h *handedOff) setPending(rest laneRest) {
 	}
 }
 
-// peek reads bytes and leaves them in the socket. syscall.Recvfrom would allocate an address each
-// time.
+// peek reads bytes and leaves them in the socket. It doesn't use syscall.Recvfrom, which allocates
+// an address each time.
 func peek(fd int, p []byte) (int, error) {
 	n, _, errno := syscall.Syscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)),
 		syscall.MSG_PEEK, 0, 0)

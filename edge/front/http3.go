@@ -144,8 +144,7 @@ type http3Server struct {
 }
 
 // goneAfter is how long clients may take to close after GOAWAY when no request is under way. It is
-// also how long the last packets of responses have to arrive, because nothing reports that they
-// did.
+// also how long the last packets of responses have to arrive, because nothing reports that.
 const goneAfter = 2 * time.Second
 
 // Shutdown sends GOAWAY and waits for the requests under way. It doesn't wait for idle clients that

@@ -72,8 +72,8 @@ func (s *Server) SecureAddr() net.Addr {
 // PeerAddr returns the address of the listener for other edges, after Listen.
 func (s *Server) PeerAddr() net.Addr { return s.peer.Addr() }
 
-// AltSvc returns the field that announces HTTP/3 to clients over TLS, after Listen; nil if there is
-// none.
+// AltSvc returns the field that announces HTTP/3 to clients over TLS, after Listen. It returns nil
+// if there is no listener for TLS.
 func (s *Server) AltSvc() http.Header { return s.altSvc }
 
 // Sent returns how many bytes of bodies were sent to clients and peers.

@@ -64,8 +64,7 @@ func ended(t *testing.T, c net.Conn) bool {
 	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// A stranger who finds the port for peers can use up neither memory without bound nor the places of
-// others.
+// A stranger who finds the port for peers can use up neither the memory nor the places of others.
 func TestPeersInTheirHandshake(t *testing.T) {
 	addr, l := startPeers(t)
 	for range maxPeerEarly {

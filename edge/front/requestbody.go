@@ -52,8 +52,8 @@ var errSlowBody = fmt.Errorf("the body comes too slowly: %w", os.ErrDeadlineExce
 
 // watchBody limits how slowly a client may send the body of a request. It returns the request to go
 // on with, and its body. If the body can't be read, net/http ends the context of an HTTP/1 request,
-// as if the client had left. The context of the returned request goes on, so the client can get an
-// error.
+// as if the client had left. The context of the returned request goes on, so that the client can
+// get an error.
 func watchBody(r *http.Request, from *client, control *http.ResponseController, timeout time.Duration) (*http.Request,
 	*requestBody) {
 	b := &requestBody{ReadCloser: r.Body, client: from, timeout: timeout, drained: r.ProtoMajor == 1, control: control,

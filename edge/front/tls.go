@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// ticketTime is how long a key of session tickets is used. A ticket is valid for one to two of
-// these.
+// ticketTime is how long a key makes session tickets. A ticket is valid for one to two periods of
+// that length.
 const ticketTime = 12 * time.Hour
 
 // clientTLS returns the TLS settings for clients: TLS 1.2 and 1.3. Cipher suites of 1.2 are those

@@ -15,11 +15,11 @@ const staleIfDown = 24 * time.Hour
 type Action int
 
 const (
-	// Serve uses the response without contacting the origin. It is fresh, or the client accepts it
-	// stale.
+	// Serve uses the response without contacting the origin. The response is fresh, or the client
+	// accepts it stale.
 	Serve Action = iota
-	// ServeStale uses the stale response and revalidates it in the background (RFC 5861, section
-	// 3).
+	// ServeStale uses the stale response, and revalidates it in the background (RFC 5861, section
+	// 3, stale-while-revalidate).
 	ServeStale
 	// Validate revalidates the response before it is used.
 	Validate

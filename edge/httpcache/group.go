@@ -2,8 +2,7 @@ package httpcache
 
 import "github.com/dunglas/httpsfv"
 
-// maxGroups is the maximum number of groups of a response. RFC 9875, section 2 requires at least
-// 32.
+// maxGroups is the maximum number of groups of a response. RFC 9875, section 2 demands at least 32.
 const maxGroups = 128
 
 // Groups parses Cache-Groups or Cache-Group-Invalidation (RFC 9875), which is a List of Strings. It

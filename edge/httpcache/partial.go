@@ -54,8 +54,7 @@ type Piece struct {
 	Begin int64 // where the fragment begins
 }
 
-// Plan splits the range want into pieces that fragments have and pieces that must be fetched, in
-// order.
+// Plan splits the range want, in order, into pieces that fragments have and pieces to be fetched.
 func Plan(fragments []Fragment, want Range) []Piece {
 	var out []Piece
 	at, end := want.Start, want.Start+want.Length

@@ -36,8 +36,8 @@ func NewSet(list []*Site) *Set {
 	return s
 }
 
-// Find returns the site of a Host field, or nil. It also returns the host in the form that keys
-// have.
+// Find returns the site of a Host field, or nil. It also returns the host in its canonical form, as
+// in keys.
 func (s *Set) Find(host string) (*Site, string) {
 	host = CanonicalHost(host)
 	if site := s.byHost[host]; site != nil {

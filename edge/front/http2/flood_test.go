@@ -189,8 +189,7 @@ func TestHonestResets(t *testing.T) {
 }
 
 // The memory of requests under way is bounded. For bodies that no handler reads, the bound is the
-// window of the connection. For responses that the client doesn't take, it is one buffer for each
-// handler.
+// window of the connection. For responses that the client doesn't take, it is a buffer a handler.
 func TestMemory(t *testing.T) {
 	release := make(chan struct{})
 	s := start(t, func(w http.ResponseWriter, r *http.Request) {

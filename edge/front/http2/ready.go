@@ -12,8 +12,8 @@ import (
 // Request is a request without a body, as received.
 type Request struct {
 	Method, Scheme, Authority, Path string
-	// Fields are its header fields, in order, with names in lower case. They are valid until Find
-	// returns.
+	// Fields are the header fields, in order and with names in lower case. They are valid only
+	// until Find returns.
 	Fields []hpack.HeaderField
 	// Room is how many bytes of a body in memory the server copies at once. It keeps a reference to
 	// a longer body, and to any in files, until the client has taken it.
@@ -159,8 +159,7 @@ type fill struct {
 	failed bool
 }
 
-// fillFrames reads the payloads of c.fills into b, and removes the frames whose payload can't be
-// read.
+// fillFrames reads the payloads of c.fills into b, and removes the frames for which that fails.
 func (c *conn) fillFrames(b []byte) []byte {
 	for i := range c.fills {
 		f := &c.fills[i]

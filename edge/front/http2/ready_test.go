@@ -20,8 +20,7 @@ import (
 )
 
 // testReady has an answer for each path that is a number: a body of that many bytes. With the
-// prefix "f" the body is in a file. With the prefix "b" it is in a file whose second half can't be
-// read.
+// prefix "f" the body is in a file. With "b" it is in a file whose second half can't be read.
 type testReady struct {
 	t          testing.TB
 	found      atomic.Int64

@@ -71,8 +71,7 @@ func (c *conn) kick() {
 }
 
 // flush writes once, and leaves the rest of the output to a goroutine. If another goroutine writes
-// and c.out is full, flush waits first: the client must take its answers before more is read from
-// it.
+// and c.out is full, flush waits first: the client must take its answers before more is read.
 func (c *conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,8 +97,7 @@ func (c *conn) writeAll() {
 	c.room.Broadcast()
 }
 
-// writeOnce writes once: c.out, and as many DATA frames as fit. c.mu is held, but not while it
-// writes.
+// writeOnce writes c.out, and as many DATA frames as fit. c.mu is held, but not during the write.
 func (c *conn) writeOnce() {
 	b := c.outBuffer()
 	c.out = nil
