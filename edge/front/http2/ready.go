@@ -32,7 +32,7 @@ type Answer struct {
 	File File
 	// Priority is the response's field of that name, which overrides the request's (RFC 9218, 5).
 	Priority string
-	// Release, if not nil, is called once at the end of the response.
+	// Release, if not nil, is notified once of the end of the response.
 	Release Release
 }
 

@@ -94,9 +94,9 @@ type Server struct {
 	// ConnContext, if not nil, derives the context of a connection's requests from the one that
 	// ServeConn was given.
 	ConnContext func(ctx context.Context, c net.Conn) context.Context
-	// Idle, if not nil, is called when a connection becomes idle, that is, has no request under
-	// way, and when it ceases to be. A request that Ready answers and that is sent at once does
-	// not count.
+	// Idle, if not nil, is called when a connection becomes idle or ceases to be. A connection is
+	// idle if no request is under way. A request whose answer from Ready is sent at once doesn't
+	// count.
 	Idle func(c net.Conn, idle bool)
 	// Flooding, if not nil, is called when the server ends a connection because its client exceeds
 	// Limits.Resets, Limits.Frames or the bounds of a header block.
