@@ -26,14 +26,14 @@ type FleetView interface {
 
 // NodeStatus is what a node reports of itself.
 type NodeStatus struct {
-	Node     string    `json:"node"`
-	Roles    []string  `json:"roles"`
-	Region   string    `json:"region,omitempty"`
-	Version  string    `json:"version"`
-	Address  string    `json:"address,omitempty"`
-	Live     bool      `json:"live"`
-	Ready    bool      `json:"ready"` // it serves, and trusts what it has stored
-	Draining bool      `json:"draining"`
+	Node     string   `json:"node"`
+	Roles    []string `json:"roles"`
+	Region   string   `json:"region,omitempty"`
+	Version  string   `json:"version"`
+	Address  string   `json:"address,omitempty"`
+	Live     bool     `json:"live"`
+	Ready    bool     `json:"ready"` // it serves, and trusts what it has stored
+	Draining bool     `json:"draining"`
 	// Disk is "scarce" or "full" if a control node is short of disk space. It refuses purges if the
 	// disk is full.
 	Disk    string    `json:"disk,omitempty"`
