@@ -22,7 +22,7 @@ type worker struct {
 	clock uint64
 	// The wall clock for the current batch, in Unix seconds. 0 means that each query reads it.
 	wall   int64
-	budget *budget // for new signatures; nil means that the worker shares that of the server
+	budget *budget // for new signatures; nil means that the worker shares the server's
 }
 
 // newWorker returns a worker for a goroutine that answers many queries. It has a memo of its
@@ -216,8 +216,8 @@ func (w *worker) limitExcess(queryLen int, out []byte) []byte {
 	return out
 }
 
-// reply sets NSID and the cookie if the query asked for them. proven means that the client's cookie
-// shows that the client receives packets at its source address.
+// reply sets NSID and the cookie if the query asked for them. proven reports whether the client's
+// cookie proves that the client receives packets at its source address.
 func (r *resolver) reply(s *Server) (proven bool) {
 	if r.q.nsid {
 		r.nsid = s.Identity

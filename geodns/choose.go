@@ -46,21 +46,21 @@ type ranked struct {
 }
 
 // choose ranks the nodes for a client at a place, for an answer with n nodes. A nil at means that
-// the place is unknown. client is a hash of the client's network. choose is a pure function, and
-// all of the decision is in it. It appends the ranked nodes to order.
+// the place is unknown. client is a hash of the client's network. It appends the ranked nodes to
+// order. choose is a pure function. No other code affects the ranking.
 //
 // Only nodes of the best standing found are ranked. Groups are ranked by the distance of their
 // nearest node, nearest first. If the client's place is unknown, groups keep the configured order.
 // Within a group, weighted rendezvous hashing of the client's network decides. Each client
 // therefore keeps its node, and only the clients of a lost node move. byClient reports whether this
-// hashing decided which nodes are among the first n. A node that sheds counts for less in its
-// group. A group that sheds more than the next group loses clients to it, first those whose
-// distance grows least.
+// hashing decided which nodes are among the first n. A node that sheds clients has a lower weight
+// in its group. If the first group sheds more than the second, some of its clients move to the
+// second, first those whose distance grows least.
 //
 // A node that lacks the address family is not ranked. Its standing still counts: nodes of a worse
 // standing than it are not ranked either. The same holds for groups that are more than muchFarther
-// km farther away than the nearest such node. No address of the family makes clients use the other
-// family, which is better than a distant address that they would prefer.
+// km farther away than the nearest such node. Clients that get no address of the family use the
+// other family. That is better than a distant address, which they would prefer.
 func choose(
 	at *Place, client uint64, nodes []option, n int, order []ranked,
 ) (_ []ranked, best standing, byClient bool) {
@@ -99,7 +99,7 @@ func choose(
 	moveShed(at, nodes, order)
 	for begin := 0; begin < len(order) && begin < n; {
 		end := begin + groupLen(order[begin:])
-		if end > n && end-begin > 1 { // else all of the group are answered
+		if end > n && end-begin > 1 { // otherwise the answer has the whole group
 			byClient = true
 			sortForClient(client, nodes, order[begin:end])
 		}
@@ -112,8 +112,9 @@ func choose(
 // with both families prefer IPv6 whenever it answers (RFC 8305), at any distance, so the answer to
 // AAAA decides where nearly all of them go. A round trip over 1,000 km takes 10 ms in a straight
 // fibre and about 15 ms along real cables. A first page needs three or four round trips. Below
-// 1,000 km the table of countries can't tell places apart anyway. A client without IPv4 then
-// depends on its network's NAT64, as it does for every site without IPv6.
+// 1,000 km the table of countries can't tell places apart anyway. Where the AAAA record is left
+// out, a client without IPv4 depends on its network's NAT64, as it does for every site without
+// IPv6.
 //
 // A records are never left out in this way. Many clients have only IPv4, and those with both
 // families reach the near node over IPv6.
@@ -195,8 +196,8 @@ func groupsOf(nodes []Node) []int {
 	return groups
 }
 
-// Prefix lengths of client networks, which are told apart when the nodes of a group share clients.
-// They are what a provider gives to one customer or office, and what resolvers send (RFC 7871
+// Prefix lengths of client networks. The nodes of a group share clients by client network. The
+// lengths are what a provider gives to one customer or office, and what resolvers send (RFC 7871
 // section 11.1).
 const (
 	clientBits4 = 24

@@ -39,7 +39,7 @@ type Config struct {
 	Keys map[string]dnssec.Keys
 }
 
-// Node is a machine whose addresses edge names may be answered with.
+// Node is a machine whose addresses may be in the answers for edge names.
 type Node struct {
 	Name string // unique, not empty
 	// Nodes of one region share their clients. "" puts the node into no region.
@@ -60,17 +60,17 @@ type Node struct {
 	ProbeHost string
 }
 
-// EdgeName is a name that is answered with the nearest healthy nodes. It must lie in one of the
-// zones, and not below a delegation or a DNAME. The zone may have other data at the name, but no
-// CNAME, A or AAAA. The name may be the zone's apex or a wildcard.
+// EdgeName is a name whose answers have the addresses of the nearest healthy nodes. It must lie in
+// one of the zones, and not below a delegation or a DNAME. The zone may have other data at the
+// name, but no CNAME, A or AAAA. The name may be the zone's apex or a wildcard.
 type EdgeName struct {
 	Name string // absolute, with or without a final dot
-	// Nodes are names of nodes. Empty means all of Config.Nodes. Their order decides for clients
-	// whose place is unknown.
+	// Nodes are names of nodes. Empty means all of Config.Nodes. Clients whose place is unknown get
+	// them in this order.
 	Nodes   []string
 	Answers int // number of nodes in an answer; 0 means 1
-	// TTL is that of the address records, at most 2147483647 s. It is rounded up to a second. 0
-	// means 30 s.
+	// TTL is the TTL of the address records, at most 2147483647 s. It is rounded up to a whole
+	// second. 0 means 30 s.
 	TTL time.Duration
 }
 
@@ -258,8 +258,8 @@ type snapshot struct {
 	plain   map[name]*Zone // the zones without challenges
 	edges   []*edge
 	locator *locator
-	// geoipFault says why the open database is not the configured one. It is nil if the configured
-	// one is open.
+	// geoipFault is the reason why the open database is not the configured one. It is nil if the
+	// configured one is open.
 	geoipFault error
 	health     Health
 	rates      rates
@@ -326,7 +326,8 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	return snap, nil
 }
 
-// addKeys makes the zones that have keys signed.
+// addKeys replaces the zones that have keys with signed copies. It returns an error for each zone
+// that is missing or whose keys are not valid.
 func (s *snapshot) addKeys(keys map[string]dnssec.Keys) error {
 	var errs []error
 	for zone, list := range keys {

@@ -57,9 +57,9 @@ func cookieFits(b []byte) bool {
 	return server == 0 || minServerCookie <= server && server <= maxServerCookie
 }
 
-// reply returns the COOKIE option that answers a well-formed one. proven means that the option has
-// a valid server cookie of this fleet: the client has received a packet at its address within the
-// last hour (RFC 7873 section 5.2.5).
+// reply returns the COOKIE option that answers a well-formed one. proven reports whether the option
+// has a valid server cookie of this fleet. Such a cookie proves that the client has received a
+// packet at its address within the last hour (RFC 7873 section 5.2.5).
 func (c cookies) reply(option []byte, client netip.Addr, now time.Time) (reply [ourCookie]byte, proven bool) {
 	if len(option) == ourCookie && option[clientCookie] == 1 {
 		stamp := binary.BigEndian.Uint32(option[clientCookie+4:])

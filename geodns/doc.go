@@ -47,8 +47,8 @@
 //
 // Where some nodes have no IPv6 address, an answer to AAAA has only nodes that are about as good as
 // those: of no worse standing, and at most 1,000 km farther away. If there is no such node, the
-// answer is that the name has no AAAA record, and clients reach the nearer node over IPv4. The IPv6
-// hints of HTTPS records follow the same rule.
+// answer is NODATA, and clients reach the nearer node over IPv4. The IPv6 hints of HTTPS records
+// follow the same rule.
 //
 // # Challenges
 //
@@ -73,7 +73,7 @@
 // size.
 //
 // A resolver that sends client subnets asks for an edge name once for each network of its clients.
-// If such a resolver reaches the limit without cookies, the limit must be raised.
+// If such a resolver sends no cookies and reaches the limit, the operator must raise the limit.
 //
 // # The scope of an answer
 //
@@ -89,41 +89,45 @@
 //
 // # DNSSEC
 //
-// The server signs the zones that have keys (Config.Keys), with ECDSA P-256. It does so while it
-// answers, because the addresses of an edge name depend on the client. Without DO, the response is
-// that of an unsigned zone, to the byte.
+// The server signs the zones that have keys (Config.Keys), with ECDSA P-256. It signs while it
+// answers, because the addresses of an edge name depend on the client. A query without DO gets the
+// same bytes as from an unsigned zone.
 //
-// A signature depends on nothing but the RRset, the key and the day (dnssec.Day), so all servers
-// with the same key have the same signatures, and need not speak about them. The day of each RRset
-// begins at another time, so that they aren't all signed at once. signatureCache keeps a signature
-// under all that was signed. It can't be found for anything else, so no reload and no change of a
-// node's state has to remove it. Serve makes the signatures of edge names, of zone apexes and of
-// small zones ahead, and replaces them before they end.
+// A signature depends only on the RRset, the key and the day (dnssec.Day). All servers with the
+// same key therefore make the same signatures, without any communication. The day begins at a
+// different time for each RRset, so that the server doesn't sign everything at once. signatureCache
+// uses everything that was signed as the key of a signature. A look-up therefore never finds a
+// signature of other data, and no reload or change of a node's state has to invalidate one. Serve
+// makes the signatures of edge names, zone apexes and small zones ahead of time, and renews them
+// before their use ends.
 //
-// What doesn't exist is denied compactly (RFC 9824): an NSEC record at the name itself, which says
-// which types it has, and NXNAME if it doesn't exist. The rcode is then NOERROR, unless the query
-// has CO. A wildcard's answer has the wildcard's signature, and an NSEC record between neighbours
-// in the zone that proves that no closer name exists. Thus clients who ask for made up names below
-// a wildcard get signatures that are there already; and they learn the names beside a wildcard. A
-// name below one that exists only because of a challenge is signed as if it existed, since a
-// validator would find that the wildcard doesn't apply.
+// The server uses compact denial of existence (RFC 9824). It denies with an NSEC record at the name
+// itself, which lists the types of the name, or NXNAME if the name doesn't exist. The rcode for
+// such a name is NOERROR, unless the query has CO. A wildcard's answer has the wildcard's
+// signature, and an NSEC record between neighbours in the zone that proves that no closer name
+// exists. Clients that ask for made-up names below a wildcard therefore get signatures that are
+// already cached. They also learn the names beside the wildcard. A name below one that exists only
+// because of a challenge is signed as if it existed, because a validator would find that the
+// wildcard doesn't apply.
 //
-// A client that makes up names makes the server sign: a name that doesn't exist needs a signature
-// of its own. This is bounded in several ways:
+// Each name that doesn't exist needs a signature of its own, so clients that make up names cause
+// work. Several limits bound that work:
 //
-//   - The rate limit comes first, so what it suppresses costs no signature. It counts the answers
-//     with their signatures.
-//   - A response needs one such signature at most, and at most about 40 of names that exist: of a
-//     chain of aliases, and of 8 additional RRsets. What is too long for UDP is not signed for UDP.
-//   - Signatures for made up names have a cache of their own, which can't displace the others. Both
-//     caches have a fixed size.
-//   - New signatures take at most half of the time of each worker (budget), and those for made up
-//     names leave a part of it for the others. Above that, a response over UDP has TC set, and one
-//     over TCP is SERVFAIL. All answers whose signatures are there, and all without DO, go on.
+//   - The rate limit comes first, so a response that it suppresses costs no signature. The limit on
+//     long responses counts the signatures too.
+//   - A response needs at most one such signature. It needs at most about 40 signatures of names
+//     that exist: those of a chain of aliases and of 8 additional RRsets. A response that is too
+//     long for UDP is not signed for UDP.
+//   - Signatures for made-up names have a cache of their own, so they can't displace the others.
+//     Both caches have a fixed size.
+//   - New signatures take at most half of the time of each worker (budget). Those for made-up names
+//     leave a part of the budget for the others. Without budget for a signature, a response over
+//     UDP has TC set, and one over TCP is SERVFAIL. The server still answers queries without DO,
+//     and those whose signatures are cached.
 //
 // # Life cycle
 //
 // Reload validates a Config and replaces the current one as a whole. Listen binds the addresses.
-// Serve probes the nodes and answers queries, and before it returns it ends every goroutine that it
+// Serve probes the nodes and answers queries. Before it returns, it ends every goroutine that it
 // started. Reload may be called at any time, from any goroutine.
 package geodns

@@ -16,9 +16,9 @@ import (
 type edge struct {
 	name     name
 	answers  int
-	nodes    []*nodeState // the nodes that may be answered, in the configured order
-	out      []Node       // the nodes that are taken out
-	fixed    []option     // the constant half of nodes' options, without their states
+	nodes    []*nodeState // the nodes that may be in answers, in the configured order
+	out      []Node       // the nodes with Node.Out, which are in no answer
+	fixed    []option     // nodes' options without their states; constant
 	families map[uint16]*family
 	// Whether no node was healthy when that was last logged. Guarded by Server.mu, like wasUp.
 	allDown bool
@@ -33,7 +33,7 @@ type family struct {
 	// Unique in the snapshot, except that families with the same candidates and rules share an id.
 	id         uint32
 	candidates []*candidate
-	fixed      []option // the constant half of candidates' options
+	fixed      []option // candidates' options without their states; constant
 }
 
 // familyIDs assigns ids to families. The key describes everything that resolver.pickFor uses of a
@@ -59,7 +59,7 @@ func (n familyIDs) id(e *edge, f *family, rrtype uint16) uint32 {
 	return id
 }
 
-// candidate is a node that may be answered for one record type.
+// candidate is a node that may be in answers of one record type.
 type candidate struct {
 	node *nodeState
 	// Its addresses of the family. It is nil for HTTPS, and if the node has no address of the
@@ -243,12 +243,12 @@ func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown 
 }
 
 // pickFor is like pick, for the client address addr. All addresses of addr's client network that
-// share its first within bits get the same nodes. If within is more than an address has bits, the
-// choice depends on the resolver's own address too.
+// share its first within bits get the same nodes. If within is more than the number of bits of an
+// address, the choice depends on the resolver's own address too.
 //
-// No source may have a place for a client subnet, such as one of a private network. The resolver's
-// address is then the best guess for the client's place. Such a choice holds for the whole prefix
-// that has no place.
+// Some client subnets, such as those of private networks, have no place in any source. The
+// resolver's address is then the best guess for the client's place. Such a choice holds for the
+// whole prefix that has no place.
 func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked, bits, within int, allDown bool) {
 	best, count, lacking := down, 0, false // count is that of nodes of the best standing so far
 	r.options = append(r.options[:0], f.fixed...)

@@ -33,7 +33,7 @@ func (s *Server) Leads(host string) bool {
 	}
 }
 
-// Explanation says how an edge name is answered for a client, and why.
+// Explanation describes how an edge name is answered for a client, and why.
 type Explanation struct {
 	Name    string // the edge name, or the wildcard that covers the requested name
 	Zone    string // the zone that the name is in
@@ -48,7 +48,7 @@ type Explanation struct {
 	Scope   int
 	Answers int    // number of nodes in an answer
 	IPv6    string // how AAAA is answered, if some nodes have no IPv6; else ""
-	// Nodes are the name's nodes: first those that may be answered, in their order, then the
+	// Nodes are the name's nodes: first those that may be in an answer, best first, then the
 	// others.
 	Nodes []Explained
 }

@@ -14,7 +14,7 @@ import (
 // have the node.
 type nodeState struct {
 	name string
-	// The endpoints to probe; immutable. A node without any counts as healthy.
+	// The endpoints to probe; immutable. A node without endpoints counts as healthy.
 	endpoints []*endpoint
 	// The last report of the registry, or nil.
 	report atomic.Pointer[Report]
@@ -38,7 +38,8 @@ type endpoint struct {
 	wasUp, warned bool // like nodeState's
 }
 
-// Report is what the fleet's registry says about a node. The zero value says nothing.
+// Report is what the fleet's registry says about a node. The zero value describes a node without
+// load that may get new clients.
 type Report struct {
 	Draining bool    // the node must get no new clients
 	Stale    bool    // the node is behind with purges, or hasn't been heard of for long
@@ -85,8 +86,8 @@ func nextShed(shed, load float64, passed time.Duration) float64 {
 	return shed
 }
 
-// applyReport applies a report. passed is the time since the last report. It returns whether the
-// node's state has changed.
+// applyReport applies a report. passed is the time since the last report. changed reports whether
+// the node's state has changed.
 func (s *nodeState) applyReport(r Report, passed time.Duration) (changed bool) {
 	before, plain := s.now(), s.plain()
 	s.report.Store(&r)
@@ -94,7 +95,7 @@ func (s *nodeState) applyReport(r Report, passed time.Duration) (changed bool) {
 	return s.now() != before || r.Plain != plain
 }
 
-// Phases of an endpoint. A node is not answered before one of its endpoints has been probed, unless
+// Phases of an endpoint. No answer has a node before one of its endpoints has been probed, unless
 // no other node is healthy either.
 const (
 	unknown int32 = iota
@@ -133,15 +134,16 @@ func (s *nodeState) nowPhase() int32 {
 	return unhealthy
 }
 
-// isDead reports whether the address must not be answered even though the node is healthy.
+// isDead reports whether the endpoint's probes fail or it hasn't been probed yet. Answers leave out
+// the endpoint's address even if the node is healthy.
 func (e *endpoint) isDead() bool {
 	phase := e.phase.Load()
 	return phase == unhealthy || phase == unknown
 }
 
-// newNodeState returns the state of a node, taking over what is known from the previous snapshot.
-// Changed addresses or a changed URL don't reset the node's health. A node that wasn't probed
-// before, or isn't probed any more, starts afresh.
+// newNodeState returns the state of a node. It takes over what the previous snapshot knows about
+// the node. Changed addresses or a changed URL don't reset the node's health. A node that wasn't
+// probed before, or isn't probed any more, starts afresh.
 func newNodeState(node Node, before *snapshot) *nodeState {
 	made := &nodeState{name: node.Name}
 	for _, addr := range node.probed() {

@@ -15,18 +15,19 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
 )
 
-// PublishedKeys is what a name server shows of a zone's keys.
+// PublishedKeys is what a name server publishes about a zone's keys.
 type PublishedKeys struct {
 	Keys   []string // data of the DNSKEY records
 	CDS    []string // data of the CDS records
 	Signer uint16   // tag of the key that signs the zone's records; 0 if they have no signature
 	// Fault is what a validator finds wrong with the DNSKEY records. It is nil if they are right.
 	Fault error
-	// Clock is the server's clock in whole seconds. It is zero if the server doesn't tell.
+	// Clock is the server's clock in whole seconds. It is zero if the response has no server cookie
+	// to read it from (RFC 9018).
 	Clock time.Time
 }
 
-// Has reports whether the server shows the key.
+// Has reports whether the server publishes the key in a DNSKEY record.
 func (p *PublishedKeys) Has(key *dnssec.Key) bool {
 	for _, data := range p.Keys {
 		if data == key.DNSKEY() {
@@ -116,7 +117,8 @@ func checkKeys(m *dns.Msg) error {
 	return fmt.Errorf("none of the %d signatures of the DNSKEY records is valid now", len(sigs))
 }
 
-// cookieTime returns the time in the server cookie of a response (RFC 9018 section 4.3).
+// cookieTime returns the timestamp in the server cookie of a response (RFC 9018 section 4.3). It
+// returns the zero time if the response has no such cookie.
 func cookieTime(m *dns.Msg) time.Time {
 	opt := m.IsEdns0()
 	if opt == nil {
@@ -146,11 +148,11 @@ func rdata(rr dns.RR) string {
 	return string(b[at+10 : end])
 }
 
-// AskDS asks a resolver at host:port for the DS records of a zone, which its parent has. It returns
-// their data and their remaining TTL.
+// AskDS asks a resolver at host:port for the DS records of a zone, which are in the parent zone. It
+// returns their data and their remaining TTL.
 func AskDS(ctx context.Context, resolver, zone string) (data []string, ttl time.Duration, err error) {
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(zone), dns.TypeDS).SetEdns0(ednsUDPSize, true)
-	q.CheckingDisabled = true // what a broken chain has is asked for too
+	q.CheckingDisabled = true // get the records even if the chain of trust is broken
 	resp, _, err := (&dns.Client{Net: "tcp", Timeout: 10 * time.Second}).ExchangeContext(ctx, q, resolver)
 	if err == nil && resp.Rcode != dns.RcodeSuccess && resp.Rcode != dns.RcodeNameError {
 		err = fmt.Errorf("%s", dns.RcodeToString[resp.Rcode])

@@ -30,8 +30,8 @@ func (s *Server) listen(ctx context.Context, addr string) error {
 	if err != nil {
 		return fmt.Errorf("geodns: listen on %q: want host:port: %w", addr, err)
 	}
-	// With port 0, the port that the system chose for UDP may be in use for TCP. Then another is
-	// tried.
+	// With port 0, the port that the system chose for UDP may be in use for TCP. Listen then tries
+	// again with another port.
 	for tries := 1; ; tries++ {
 		err = s.bind(ctx, addr)
 		if err == nil || port != "0" || tries == 20 || !errors.Is(err, syscall.EADDRINUSE) {

@@ -235,8 +235,8 @@ func (d *database) find(addr netip.Addr, c countries, buf *Place) location {
 	result := d.reader.Lookup(addr)
 	at := location{source: "geoip"}
 	if prefix := result.Prefix(); result.Err() == nil && prefix.Addr().Is4() == addr.Is4() {
-		// The lookup of an IPv4 address may leave an IPv6 tree above ::/96. The tree then has no
-		// IPv4 addresses at all.
+		// The lookup of an IPv4 address in an IPv6 tree may end above ::/96, if the tree has no
+		// IPv4 addresses at all. The prefix is then one of IPv6.
 		at.bits = prefix.Bits()
 	}
 	if !result.Found() {

@@ -18,8 +18,8 @@ const (
 //
 // A remembered choice is correct because resolver.pickFor depends on three things only. The first
 // is the configuration, which has a generation. The second is the states of its nodes: the server's
-// epoch increases after each change of a state. The third is the address, but only those of its
-// bits that holds compares.
+// epoch increases after each change of a state. The third is the leading bits of the address, which
+// choice.holds compares.
 type memo struct {
 	generation, epoch uint64
 	// The round increases when the generation or the epoch has changed, which invalidates all

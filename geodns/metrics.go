@@ -27,8 +27,8 @@ type metrics struct {
 
 	limited          *prometheus.CounterVec
 	dropped, slipped prometheus.Counter // counters of limited
-	// Counters of queries that were counted before. Looking a counter up by its labels costs as
-	// much as the rest of an answer.
+	// Cached counters of queries. Looking a counter up by its labels costs as much as the rest of
+	// an answer.
 	byLabels [2][labelledTypes][labelledRcodes]atomic.Pointer[prometheus.Counter]
 }
 

@@ -44,9 +44,10 @@ type query struct {
 
 var errMessage = errors.New("malformed message")
 
-// parse parses a packet. ok is false if the packet must not be answered: it is shorter than a
-// header, so it has no ID, or it is a response, and answering responses could make two servers talk
-// forever. If rcode is not NOERROR, it is the response's rcode.
+// parse parses a packet. ok is false if the packet must not be answered, because it is shorter than
+// a header or is a response. A packet shorter than a header has no ID. Two servers that answer
+// responses could send packets to each other forever. If rcode is not NOERROR, it is the response's
+// rcode.
 //
 // When parse fails it keeps what it has parsed so far, so that the error response can have the
 // question and an OPT record.
@@ -138,9 +139,9 @@ func (q *query) setQuestion(b []byte) {
 	q.qclass = binary.BigEndian.Uint16(b[at+2:])
 }
 
-// skipName returns the offset after the name at off. A compression pointer ends a name. pointers
-// says whether they are allowed. The question is the first name of a message and has nothing to
-// point at.
+// skipName returns the offset after the name at off. A compression pointer ends a name. pointers is
+// true if compression pointers are allowed. The question must not have one, because it is the first
+// name of a message and has nothing to point at.
 func skipName(b []byte, off int, pointers bool) (int, error) {
 	for start := off; off < len(b) && off-start < maxName; {
 		switch c := int(b[off]); {

@@ -166,7 +166,7 @@ func (r *resolver) negativeSOA(zone *Zone) owned {
 	return soa
 }
 
-// own returns an RRset of the name that is answered for.
+// own returns set with its owner and with what its signature needs, which r.at has.
 func (r *resolver) own(owner string, set *rrset) owned {
 	return owned{owner: owner, rrset: set, signer: r.at.signer, source: r.at.source, random: r.at.random}
 }

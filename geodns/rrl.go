@@ -29,8 +29,9 @@ type RateLimit struct {
 	// second with one error. 0 means 200. The maximum is a million. A negative value removes this
 	// limit.
 	Errors int
-	// Slip says that one in so many responses over the limit is sent as an empty response, so that
-	// a real client retries over TCP. 0 means 2. The maximum is 255. A negative value means none.
+	// Slip is n if one in n responses over the limit is sent as an empty response, so that a real
+	// client retries over TCP. 0 means 2. The maximum is 255. A negative value means that none is
+	// sent.
 	Slip int
 	// Exempt lists networks that are not limited. nil means the loopback, private and link-local
 	// networks: their addresses can't be used to flood anybody on the Internet, and tests and
@@ -137,9 +138,9 @@ const (
 )
 
 // limiter is a table of token buckets of fixed size, so that no flood makes it grow. Two pairs of
-// network and kind may share a bucket. Which ones do is secret. Sharing rarely matters, because it
-// takes two that are near their limits. Some of the responses over a limit that is shared by chance
-// still slip.
+// network and kind may share a bucket. Clients can't find out which ones do. Sharing rarely
+// matters, because it takes two that are near their limits. Some of the responses over a limit that
+// is shared by chance still slip.
 //
 // A bucket is one word that is changed by compare-and-swap, so that goroutines don't wait for each
 // other. Its upper 56 bits are the time when the bucket will be full again (the generic cell rate

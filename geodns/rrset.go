@@ -27,9 +27,8 @@ func names(rrtype uint16) (at, count int) {
 	return 0, 0
 }
 
-// target returns the host of record i for NS, MX and SRV, whose addresses belong into the
-// additional section. It returns "" for other types. The root as target means that there is no
-// host.
+// target returns the host of record i for NS, MX and SRV, whose addresses belong in the additional
+// section. It returns "" for other types. The root as target means that there is no host.
 func (s *rrset) target(i int) name {
 	switch s.rrtype {
 	case dns.TypeNS:

@@ -32,7 +32,8 @@ func (z *Zone) signs(q *query) *signer {
 	return z.signer
 }
 
-// enter notes the name that is answered for, as the lookup found it.
+// enter records in r.at which name of the zone is being answered for. found and at are the result
+// of its lookup.
 //
 // An answer of a wildcard has the wildcard's signature, so that all names below it share one. The
 // exception is a name below one that exists only because of a challenge. There a validator would
@@ -69,9 +70,9 @@ func (r *resolver) enter(zone *Zone, n name, found outcome, at *node) {
 type denialKind int
 
 const (
-	compact denialKind = iota // at a name, for nothing but the name (RFC 9824)
+	compact denialKind = iota // at the name itself, and covers no other name (RFC 9824)
 	match                     // at the wildcard that the name is synthesised from
-	cover                     // that no name closer than the wildcard exists
+	cover                     // proves that no name closer than the wildcard exists
 )
 
 // denial is an NSEC record to add to a response.
@@ -94,16 +95,16 @@ func (r *resolver) deny(d denial) {
 }
 
 // secure adds NSEC records and signatures to the response. It is the last step before the response
-// is packed, so that a response that the rate limit suppresses costs no signature. If there is no
-// time for a signature, the response becomes one that needs none: over UDP the client retries over
-// TCP, and over TCP it asks another server.
+// is packed, so that a response that the rate limit suppresses costs no signature. If the budget
+// has no time for a signature, secure empties the response. Over UDP it sets TC, and the client
+// retries over TCP. Over TCP the response is SERVFAIL, and the client asks another server.
 func (w *worker) secure(tcp bool) {
 	r := &w.resolver
 	if !r.q.do || r.truncated || r.signatures == nil {
 		return
 	}
 	if !tcp && r.exceeds(w.query.limit(false)) {
-		r.empty() // no signature for what doesn't fit anyway
+		r.empty() // the answer doesn't fit, so don't sign it
 		r.truncated = true
 		return
 	}
@@ -148,7 +149,8 @@ func (r *resolver) exceeds(limit int) bool {
 	return false
 }
 
-// addSignatures adds the records. It returns false if there is no time for one of them.
+// addSignatures adds the signatures and the NSEC records. It returns false if the budget has no
+// time for one of them.
 func (r *resolver) addSignatures() bool {
 	var ok bool
 	if r.answer, ok = r.signSection(r.answer); !ok {
@@ -205,8 +207,8 @@ func (r *resolver) sign(parts []owned) (*signature, bool) {
 	return r.signing.sign(parts[0].signer, set, parts[0].random)
 }
 
-// signAdditional signs the additional section. Only static records of the zones are there, so it
-// needs no signature that others don't need. It leaves out what is beyond maxAdditional.
+// signAdditional signs the additional section. The section has only static records of the zones, so
+// all clients share its signatures. signAdditional leaves out RRsets beyond maxAdditional.
 func (r *resolver) signAdditional() bool {
 	if !slices.ContainsFunc(r.additional, func(e extra) bool { return e.signer != nil }) {
 		return true
@@ -244,7 +246,7 @@ func (r *resolver) addDenial(d *denial) bool {
 		}
 		shown, here = string(owner), at.zone.at(owner)
 		_, next := at.zone.neighbours(owner)
-		b = append(b, cmp.Or(next, at.zone.origin)...) // the last name's next is the first
+		b = append(b, cmp.Or(next, at.zone.origin)...) // the first name follows the last one
 	}
 	if r.types = r.types[:0]; here != nil {
 		r.types = here.types(at.zone, missing, r.types)

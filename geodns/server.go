@@ -206,8 +206,8 @@ func (s *Server) pollRegistry(passed time.Duration) {
 	}
 }
 
-// Healthy returns for every node whether it is answered as healthy: its probes succeed, or it has
-// none.
+// Healthy reports, by the name of each node, whether answers treat the node as healthy: its probes
+// succeed, or it has none.
 func (s *Server) Healthy() map[string]bool {
 	all := make(map[string]bool)
 	if snap := s.current.Load(); snap != nil {
@@ -303,7 +303,7 @@ func (s *Server) handleProbe(e *endpoint, changed bool, took time.Duration, err 
 // logAddress logs changes of one of several addresses of a node. The caller holds s.mu.
 func (s *Server) logAddress(e *endpoint, changed bool, err error) {
 	if len(e.node.endpoints) < 2 {
-		return // the log of the node says it all
+		return // logging about the node is enough
 	}
 	switch phase := e.phase.Load(); {
 	case phase == healthy && e.warned:

@@ -13,8 +13,9 @@ import (
 const (
 	// aheadInterval is the time between two rounds of signing ahead. It is less than dnssec.Grace.
 	aheadInterval = 10 * time.Minute
-	// maxAhead is how many signatures of static records are made ahead, and maxChoices how many of
-	// the answers that one edge name may have. Others are made when they are first asked for.
+	// maxAhead is the maximum number of static RRsets that are signed ahead. maxChoices is the
+	// maximum number of answers that are signed ahead for one type of an edge name. Others are
+	// signed when a query first needs them.
 	maxAhead   = 20_000
 	maxChoices = 1000
 	// After aheadPart new signatures, signing ahead pauses for aheadPause, so that it never takes
@@ -50,7 +51,7 @@ type ahead struct {
 	signing
 	server *Server
 	ctx    context.Context
-	paused int // what made was at the last pause
+	paused int // value of made at the last pause
 	https  httpsRecord
 	picked []*candidate
 	left   int
@@ -112,8 +113,9 @@ func (a *ahead) add(set *rrset) {
 	}
 }
 
-// choices signs the answers with the picked candidates and each choice of further ones. The order
-// of addresses has no effect on a signature, but that in an HTTPS record has.
+// choices signs every answer that has the picked candidates and further ones from index from on.
+// The order of the candidates has no effect on a signature of addresses. It changes the signature
+// of an HTTPS record.
 func (a *ahead) choices(signer *signer, e *edge, f *family, rrtype uint16, from int) {
 	more := false
 	for i := from; i < len(f.candidates) && len(a.picked) < e.answers && a.left > 0; i++ {

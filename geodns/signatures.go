@@ -11,8 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
 )
 
-// Sizes of the caches of signatures, in signatures. Each takes maxCached and about 400 octets at
-// most, so the caches take at most 60 MiB and 4 MiB.
+// Sizes of the caches of signatures, in signatures. Each takes at most maxCached plus about 400
+// octets, so the caches take at most 60 MiB and 4 MiB.
 const (
 	answerSlots = 1 << 16 // must be powers of two
 	denialSlots = 1 << 12
@@ -89,11 +89,12 @@ type budget struct {
 
 const signingBurst = 200 * time.Millisecond
 
-// maxSigning bounds the time that one signature counts for. What takes longer is the machine's
-// being busy with something else.
+// maxSigning bounds the time that one signature counts for. If signing takes longer, the machine
+// was busy with something else.
 const maxSigning = 500 * time.Microsecond
 
-// processStart is where budgets count from. A monotonic clock needs a beginning.
+// processStart is when the clock of the budgets reads 0. Go offers the monotonic clock only as the
+// time since an earlier time.
 var processStart = time.Now()
 
 // take reports whether a signature may be made at a time, in nanoseconds since processStart.
@@ -122,7 +123,7 @@ type signing struct {
 	budget *budget // nil means no bound
 	now    int64   // in Unix seconds
 
-	// What is found must be good for so many seconds more.
+	// A cached signature is used only if it is good for at least this many more seconds.
 	renew int64
 
 	key  []byte

@@ -29,11 +29,13 @@ func defaultTCPLimits() tcpLimits {
 
 // tcpConns are the open connections. There is always room for one more, because the longest idle
 // connection is closed to make room. Idle time counts from a connection's last query, or from its
-// opening. A flood of connections without queries therefore takes no honest client's turn.
+// opening. A flood of connections without queries therefore doesn't displace clients that send
+// queries.
 //
 // A network at its limit makes room with a connection of its own. If there are too many connections
-// in total, the network with the most makes room, if it has more than tcpLimits.heavy: connections
-// that look busy come from few networks. Otherwise the longest idle connection of all is closed.
+// in total, the network with the most makes room, if it has more than tcpLimits.heavy, because
+// connections that only look busy come from few networks. Otherwise the longest idle connection of
+// all is closed.
 type tcpConns struct {
 	limits tcpLimits
 

@@ -20,7 +20,7 @@ type Zone struct {
 
 	signer *signer    // nil if the zone is not signed
 	made   *zoneOrder // shared by all copies
-	order  *zoneOrder // made, once its names are there
+	order  *zoneOrder // made, set once its names are sorted
 	added  []name     // names that only the overlay has, in canonical order; only if the zone is signed
 
 	files   []zoneFile // the files it was read from
