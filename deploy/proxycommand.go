@@ -79,7 +79,7 @@ func (p *proxyConn) Close() error {
 	return err
 }
 
-// proxyErrors keeps the begin of what a command writes to its standard error.
+// proxyErrors keeps the beginning of a command's standard error.
 type proxyErrors struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -100,7 +100,7 @@ func (e *proxyErrors) line() string {
 	return strings.Join(strings.FieldsFunc(e.text.String(), func(r rune) bool { return r < ' ' || r == 0x7f }), "; ")
 }
 
-// withProxyError adds what the ProxyCommand of conn said to err.
+// withProxyError adds the ProxyCommand's standard error to err, if conn is a connection of one.
 func withProxyError(err error, conn net.Conn) error {
 	p, ok := conn.(*proxyConn)
 	if !ok {

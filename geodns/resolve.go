@@ -166,7 +166,7 @@ func (r *resolver) negativeSOA(zone *Zone) owned {
 	return soa
 }
 
-// own returns set with its owner and with what its signature needs, which r.at has.
+// own returns set as an RRset of owner. It copies from r.at what the signature of the RRset needs.
 func (r *resolver) own(owner string, set *rrset) owned {
 	return owned{owner: owner, rrset: set, signer: r.at.signer, source: r.at.source, random: r.at.random}
 }

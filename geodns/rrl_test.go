@@ -70,7 +70,7 @@ func flood(t testing.TB, s *Server, n int, q, from string, tcp bool, options ...
 }
 
 // TestRateLimitKinds floods the server with one question, and then sends another one, perhaps from
-// another address. The table says whether the two share a limit.
+// another address. independent means that the two share no limit.
 func TestRateLimitKinds(t *testing.T) {
 	const here, neighbour, elsewhere = "192.0.2.1", "192.0.2.254", "192.0.3.1"
 	full, fullErrors := outcomes{200, 50, 50}, outcomes{50, 50, 50}

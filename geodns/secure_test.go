@@ -16,7 +16,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
 )
 
-// testKeys are the same in each run, so that a fault can be seen again.
+// testKeys returns the same keys in each run, so that failures are reproducible.
 func testKeys(t testing.TB) dnssec.Keys {
 	t.Helper()
 	keys, err := dnssec.Parse([]byte("Private-key-format: v1.3\nAlgorithm: 13 (ECDSAP256SHA256)\n" +
@@ -34,8 +34,7 @@ func signedConfig(t testing.TB) Config {
 	return cfg
 }
 
-// signedServer returns a server whose signatures may take all of the time, since a machine may be
-// slow.
+// signedServer returns a server without a budget for signatures, because the machine may be slow.
 func signedServer(t testing.TB) *Server {
 	s := newServer(t, signedConfig(t))
 	s.signingFree = true
@@ -61,8 +60,8 @@ var signedQuestions = append([]string{
 	"child.example.net. A", "_sip._tcp.example.com. SRV", "MaIl.ExAmPlE.cOm. A", "foo.star.example.com. TXT",
 }, workerQuestions...)
 
-// TestSignatures checks that each RRset of a signed zone has a signature that is right. Which
-// denials a validator needs is in TestDenials, and validators have their say in TestRealDNSSEC.
+// TestSignatures checks that each RRset of a signed zone has a valid signature. TestDenials checks
+// the denials that a validator needs. TestRealDNSSEC uses real validators.
 func TestSignatures(t *testing.T) {
 	t.Parallel()
 	s := signedServer(t)
@@ -123,7 +122,7 @@ func checkSigned(t *testing.T, q string, key *dns.DNSKEY, m *dns.Msg) {
 	}
 }
 
-// unsignedRight reports whether a record of a section has no signature by right.
+// unsignedRight reports whether a record of a section must not have a signature.
 func unsignedRight(rr dns.RR, section int, m *dns.Msg) bool {
 	name := strings.ToLower(rr.Header().Name)
 	switch cut := dns.IsSubDomain("sub.example.com.", name) || dns.IsSubDomain("sib.example.com.", name); {
@@ -141,7 +140,7 @@ func unsignedRight(rr dns.RR, section int, m *dns.Msg) bool {
 	return false
 }
 
-// TestDenials says which NSEC records are in an answer.
+// TestDenials checks which NSEC records are in an answer.
 func TestDenials(t *testing.T) {
 	t.Parallel()
 	s := signedServer(t)
@@ -280,8 +279,8 @@ func TestSignaturesAreKept(t *testing.T) {
 	checkSigned(t, "one", dnskeyOf(other), mustAnswer(t, s, secured("one.example.com. A"), inHelsinki, false))
 }
 
-// TestSigningBudget checks that names that clients make up can't take all of the time: then their
-// answers are empty, and all answers whose signatures are there go on.
+// TestSigningBudget checks that made-up names can't use all of the time. Without budget, answers
+// that need a new signature are empty, and answers whose signatures are cached are sent as usual.
 func TestSigningBudget(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, signedConfig(t))
@@ -360,8 +359,8 @@ func TestSigningRefused(t *testing.T) {
 	}
 }
 
-// TestSignedAhead checks that clients of an edge name find its signatures, whichever nodes they
-// get, and that those whose day is over are replaced before they end.
+// TestSignedAhead checks that the signatures of an edge name are cached, whichever nodes a client
+// gets. Signatures whose day is over are replaced before they are no longer used.
 func TestSignedAhead(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, signedConfig(t))

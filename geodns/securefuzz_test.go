@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// FuzzSameSigned is FuzzSamePath for signed zones. The second worker shares no signature with the
-// first, and yet has the same.
+// FuzzSameSigned is FuzzSamePath for signed zones. The second worker shares no cached signature
+// with the first, but must make the same ones.
 func FuzzSameSigned(f *testing.F) {
 	s, slow := signedServer(f), signedServer(f)
 	now := time.Now().Unix()

@@ -5,12 +5,12 @@ import "time"
 const (
 	budgetSeconds = 10 // length of the window
 	budgetShare   = 5  // one retry for each budgetShare requests
-	budgetFloor   = 10 // retries that are always allowed in the window, if there were as many requests
+	budgetFloor   = 10 // retries that are always allowed in the window, but at most as many as requests
 )
 
-// budget bounds the load that retries add to a pool. In the last ten seconds there may be one retry
-// for every five requests, or ten retries if that is more. Retries of requests that reached no
-// server are free. Finagle's RetryBudget works like this.
+// budget bounds the load that retries add to a pool. In any ten seconds it allows one retry for
+// every five requests, or ten retries if that is more, but never more retries than requests.
+// Retries of requests that reached no server are free. Finagle's RetryBudget works like this.
 type budget struct {
 	slots [budgetSeconds]struct {
 		second            int64

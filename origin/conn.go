@@ -134,7 +134,7 @@ type conn struct {
 	wasShared bool // users was more than 1 since it was last 0
 }
 
-// The stages of a connection of HTTP/2. One of HTTP/1 stays at the first.
+// The stages of a connection of HTTP/2. A connection of HTTP/1 stays at connHandshake.
 const (
 	connHandshake = iota // the TLS handshake is under way
 	connOpen             // the handshake is done and the transport does not read yet
@@ -179,11 +179,9 @@ func (c *conn) Read(b []byte) (int, error) {
 // writeTimeout.
 //
 // A server that does not want the rest of a body may respond and close the connection. The
-// transport
-// of HTTP/2 would report the failed write instead of that response. So there Write waits after
-// EPIPE
-// or ECONNRESET until everything that the server sent has been read. It does not wait while nobody
-// reads, as before the first bytes of HTTP/2.
+// transport of HTTP/2 would report the failed write instead of that response. On a connection of
+// HTTP/2, Write therefore waits after EPIPE or ECONNRESET until everything that the server sent has
+// been read, or for at most writeTimeout. It does not wait before the transport has begun to read.
 func (c *conn) Write(b []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(c.writeTimeout)); err != nil {
 		return 0, err

@@ -42,8 +42,7 @@
 // queue of the pool, which is first come, first served. Clients can hold some requests open:
 // uploads, unsafe methods, and responses that can't be stored. These may use three quarters of each
 // limit, so that fetches into the cache always find a place. One client may use a quarter. Tunnels
-// are counted separately. A request in the queue that may not have a place yet lets later ones
-// pass.
+// are counted separately. Later requests pass a request in the queue that may not have a place yet.
 //
 // # Client faults
 //

@@ -24,7 +24,7 @@ func IsTimeout(err error) bool {
 	return false
 }
 
-// isDial reports whether err is the failure to open a connection.
+// isDial reports whether err is a failure to open a connection.
 func isDial(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"

@@ -22,8 +22,8 @@ type result struct {
 	err  error
 	sent bool // the server may have received the request
 
-	// unproven is a failure of which another server's response may prove that it is this server's
-	// own, or nil.
+	// unproven is a failure that another server's response may prove to be this server's own, or
+	// nil.
 	unproven   *unprovenFailure
 	needsProof bool // a server that fails often answered with an error; another server gets the request too
 }
@@ -78,12 +78,12 @@ func (p *Pool) Fetch(r *http.Request, options FetchOptions) (*http.Response, err
 	return f.inTurn(first)
 }
 
-// attempts are those of one Fetch.
+// attempts holds the state of the attempts of one Fetch.
 type attempts struct {
 	p        *Pool
 	r        *http.Request
 	options  *FetchOptions
-	tried    uint64 // the servers, by index
+	tried    uint64 // bit set of the servers that had the request, by index
 	launched int
 	best     result             // the response to return if no attempt does better
 	errs     []error            // of all attempts that failed
@@ -149,8 +149,8 @@ func (f *attempts) hedged(first *place) (*http.Response, error) {
 	return f.outcome()
 }
 
-// isFinal reports whether Fetch returns the outcome of an attempt. It uses that to tell whose fault
-// earlier failures were, and keeps what may be returned if no other attempt does better.
+// isFinal reports whether Fetch returns the outcome of an attempt. It passes the outcome to judge.
+// It keeps an outcome that is not final, in case no other attempt does better.
 func (f *attempts) isFinal(res result) bool {
 	f.judge(res)
 	if !f.p.retryElsewhere(f.options, res) {
@@ -178,8 +178,8 @@ func (f *attempts) retry(res result) *place {
 	return pl
 }
 
-// another reserves a place at a server that has not had the request. free says that the retry costs
-// no budget.
+// another reserves a place at a server that has not had the request. free means that the retry
+// costs no budget.
 func (f *attempts) another(free bool) *place {
 	if f.launched > f.p.Retries || f.r.Context().Err() != nil {
 		return nil
@@ -187,7 +187,8 @@ func (f *attempts) another(free bool) *place {
 	return f.p.acquireAnother(f.options, f.tried, free)
 }
 
-// outcome is that of a Fetch none of whose attempts was final.
+// outcome returns the result of a Fetch without a final attempt: the best response, or else the
+// errors of all attempts.
 func (f *attempts) outcome() (*http.Response, error) {
 	if f.best.resp != nil {
 		return f.best.resp, nil

@@ -26,7 +26,7 @@ type Health struct {
 	Match          string        // text that the first 64 KiB of the body must contain; "" means any body
 }
 
-// maxProbeBody is how much of a probe's response body is read, in bytes.
+// maxProbeBody is the maximum number of bytes of a probe's response body that are read.
 const maxProbeBody = 64 << 10
 
 func (h Health) withDefaults() Health {
@@ -205,9 +205,9 @@ func (p *Pool) succeeded(b *backend, sent, now time.Time) {
 	p.logChange(b, now)
 }
 
-// failed records a failed request. refused means that the server took no connection, hangs that it
-// answered no request meanwhile, and proven that the failure is the server's own whatever the
-// request was. The caller holds mu.
+// failed records a failed request. refused means that the server took no connection. hangs means
+// that it answered no request meanwhile. proven means that the failure is the server's own,
+// whatever the request was. The caller holds mu.
 func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs, proven bool) {
 	b.failures++
 	p.recordError(b, now, err)

@@ -53,8 +53,8 @@ const leastForClient = 16
 // is more, but at most three quarters.
 func clientLimit(limit int) int { return max(limit/4, min(leastForClient, limit-limit/4)) }
 
-// streamLimit returns how much of a limit the requests may use that clients can hold open. The last
-// quarter is reserved for fetches into the cache.
+// streamLimit returns the part of a limit that requests may use if clients can hold them open. The
+// last quarter is reserved for fetches into the cache.
 func streamLimit(limit int) int { return limit - limit/4 }
 
 // tally counts something for each client.
@@ -75,7 +75,7 @@ func (t tally) isFull(client netip.Prefix, limit int) bool {
 	return client.IsValid() && len(t) > 0 && t[client] >= clientLimit(limit)
 }
 
-// room says whether a server has a free place for a request.
+// room is whether a server has a free place for a request, and if not, why.
 type room int
 
 const (

@@ -121,9 +121,9 @@ func (p *Pool) take(now time.Time, o *FetchOptions, tried uint64) (*place, room)
 	return p.occupy(b, o, now), roomFree
 }
 
-// serveQueue grants places to waiting requests, first come, first served. A request passes those
-// before it that may not have a place yet because their client has used its share or because they
-// may be held open by a client. The caller holds mu.
+// serveQueue grants places to waiting requests, first come, first served. A request passes earlier
+// ones that may not have a place yet. Their client has used its share, or clients can hold them
+// open. The caller holds mu.
 func (p *Pool) serveQueue(now time.Time) {
 	streamsFull := false
 	for i := 0; i < len(p.queue); {

@@ -232,7 +232,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// compareClients sends requests by the pool and by net/http.
+// compareClients sends requests through the pool and through net/http, and compares the outcomes.
 func compareClients(t *testing.T, p *Pool, addr string, roots *x509.CertPool) {
 	reference := &http.Transport{DisableCompression: true, TLSClientConfig: &tls.Config{RootCAs: roots},
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -280,7 +280,7 @@ func compareClients(t *testing.T, p *Pool, addr string, roots *x509.CertPool) {
 	t.Logf("%d requests on %d connections", counts.Requests, counts.Connections)
 }
 
-// outcome is what a client sees of a response, but for what differs from time to time.
+// outcome returns what a client sees of a response, except for what differs between equal requests.
 func outcome(resp *http.Response, err error) string {
 	if err != nil {
 		return "an error"

@@ -67,7 +67,7 @@ type requestBody struct {
 	complete     bool          // the client has sent the whole body
 }
 
-// noRequestBody is that of every request without a body.
+// noRequestBody is the requestBody of every request without a body.
 var noRequestBody requestBody
 
 // watchRequestBody wraps the body of r, if it has one. It cancels the attempt if the server accepts

@@ -1,6 +1,5 @@
-// Package sshtest is an SSH server for tests. It listens on loopback, runs commands as a test
-// wants,
-// and connects to what clients ask for.
+// Package sshtest is an SSH server for tests. It listens on loopback, passes each command to a
+// function of the test, and forwards TCP connections of clients.
 package sshtest
 
 import (
@@ -35,7 +34,7 @@ type Server struct {
 	key ssh.Signer
 }
 
-// Start serves until Close, or until the test ends.
+// Start begins to serve on a free port of loopback. The server ends with Close or with the test.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	s.NewHostKey(t)
@@ -76,14 +75,14 @@ func (s *Server) Close() { s.stop() }
 // Addr returns the address of the server.
 func (s *Server) Addr() string { return s.addr }
 
-// HostKey returns the key that the server shows.
+// HostKey returns the server's public host key.
 func (s *Server) HostKey() ssh.PublicKey {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.key.PublicKey()
 }
 
-// NewHostKey replaces the key that the server shows to new connections.
+// NewHostKey replaces the server's host key for new connections.
 func (s *Server) NewHostKey(t testing.TB) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
@@ -149,7 +148,7 @@ func (s *Server) session(asked ssh.NewChannel) {
 	}
 }
 
-// forward connects to what is asked for.
+// forward forwards a channel to the TCP address that the client asks for.
 func forward(asked ssh.NewChannel) {
 	var to struct {
 		Host   string

@@ -33,8 +33,8 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// FuzzSuccessor checks that the successor of a name is a name after it, with no room between for
-// those that are tried.
+// FuzzSuccessor checks that the successor of a name is a valid name after it, with no name between
+// them.
 func FuzzSuccessor(f *testing.F) {
 	long := strings.Repeat("a", 63)
 	for _, name := range []string{"www.example.", "*.example.",
@@ -65,7 +65,7 @@ func FuzzSuccessor(f *testing.F) {
 	})
 }
 
-// TestSignature has miekg/dns check a signature, on each side of the end of its day.
+// TestSignature checks signatures with miekg/dns, just before and just after the end of a day.
 func TestSignature(t *testing.T) {
 	t.Parallel()
 	key, err := Generate()
@@ -132,8 +132,8 @@ func hexOf(s string) string {
 	return b.String()
 }
 
-// FuzzParse checks that no file makes Parse panic, and that what it takes is written and read again
-// as it is.
+// FuzzParse checks that no file makes Parse panic, and that accepted keys are the same after Format
+// and Parse.
 func FuzzParse(f *testing.F) {
 	key, err := Generate()
 	if err != nil {
@@ -171,7 +171,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestParse checks what is refused, and that no message shows a key.
+// TestParse checks which files are rejected, and that no error contains a key.
 func TestParse(t *testing.T) {
 	t.Parallel()
 	const good = "Private-key-format: v1.3\nAlgorithm: 13 (ECDSAP256SHA256)\nPrivateKey: GU6SnQ/Ou+xC5RumuIUIuJZteXT2z0O/ok1s38Et6mQ=\n"

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Fields of a key file, which are those of BIND's private key files but for the state.
+// Fields of a key file. State and Seen are Kaiku's own. The others are those of BIND's private key
+// files.
 const (
 	fieldFormat  = "Private-key-format"
 	fieldAlg     = "Algorithm"
@@ -26,15 +27,16 @@ const (
 const (
 	// maxFile is the maximum size of a key file in octets.
 	maxFile = 64 << 10
-	// maxKeys is how many keys a zone may have. Their signatures of the DNSKEY records must fit
-	// into a packet.
+	// maxKeys is the maximum number of keys of a zone. Their signatures of the DNSKEY records must
+	// fit into a packet.
 	maxKeys = 4
 )
 
 // Keys are the keys of a zone. One of them is Active or Leaving, and at most one is Next.
 type Keys []*Key
 
-// Signer returns the key that signs the zone's records.
+// Signer returns the key that signs the zone's records: the one in the state Active or Leaving. It
+// returns nil if there is none.
 func (k Keys) Signer() *Key {
 	for _, key := range k {
 		if key.State == Active || key.State == Leaving {
@@ -44,7 +46,8 @@ func (k Keys) Signer() *Key {
 	return nil
 }
 
-// Wanted returns the key that the parent's DS record should be of, or nil if there should be none.
+// Wanted returns the key whose DS record the parent should have, or nil if the parent should have
+// none.
 func (k Keys) Wanted() *Key {
 	for _, key := range k {
 		if key.State == Next {
@@ -57,7 +60,9 @@ func (k Keys) Wanted() *Key {
 	return nil
 }
 
-// Check returns an error if these can't be the keys of a zone.
+// Check returns an error if these can't be the keys of a zone. A zone has 1 to 4 keys with
+// different tags and known states. Exactly one of them is Active or Leaving. At most one is Next,
+// and none if one is Leaving.
 func (k Keys) Check() error {
 	signers, nexts, leaving := 0, 0, false
 	for i, key := range k {
@@ -173,7 +178,8 @@ func parseKey(fields map[string]string) (*Key, error) {
 	return key, err
 }
 
-// Format returns the file of the keys, which Parse parses.
+// Format returns the text of a key file with the keys, as Parse reads it. It returns an error if a
+// private key can't be encoded.
 func (k Keys) Format() ([]byte, error) {
 	var b strings.Builder
 	for i, key := range k {

@@ -18,10 +18,10 @@ import (
 const (
 	// Algorithm is ECDSA P-256 with SHA-256 (RFC 6605), which RFC 8624 recommends.
 	Algorithm = 13
-	// DigestType is SHA-256, that of DS and CDS records (RFC 4509).
+	// DigestType is SHA-256, the digest type of DS and CDS records (RFC 4509).
 	DigestType = 2
 
-	// Flags of a combined signing key: it signs all records, and the DS record at the parent is of
+	// Flags of a combined signing key: it signs all records, and the parent's DS record refers to
 	// it (RFC 4034 section 2.1.1).
 	flags     = 257
 	protocol  = 3
@@ -35,16 +35,16 @@ type State string
 
 const (
 	Active  State = "active"  // it signs the zone's records
-	Next    State = "next"    // it is published, and the parent's DS is to become of it
-	Retired State = "retired" // it is published, for signatures that caches still have
+	Next    State = "next"    // it is published, and the parent's DS record is to refer to it
+	Retired State = "retired" // it is published, for signatures that are still in caches
 	Leaving State = "leaving" // it is active, and the zone asks its parent to remove the DS
 )
 
 // Key is a combined signing key of a zone. Once its fields are set it is safe for concurrent use.
 type Key struct {
 	State State
-	// Seen is when the state was first seen at all name servers and, of a key whose DS the parent
-	// is to have, at the parent. It is zero before that.
+	// Seen is when the state was first seen at all name servers. For a key whose DS record the
+	// parent should have, it is when the record was seen at the parent too. It is zero before that.
 	Seen    time.Time
 	private *ecdsa.PrivateKey
 	dnskey  []byte
@@ -68,7 +68,7 @@ func newKey(private *ecdsa.PrivateKey, state State) (*Key, error) {
 	k := &Key{State: state, private: private}
 	k.dnskey = binary.BigEndian.AppendUint16(nil, flags)
 	k.dnskey = append(k.dnskey, protocol, Algorithm)
-	k.dnskey = append(k.dnskey, point[1:]...) // without the octet that says uncompressed (RFC 6605 section 4)
+	k.dnskey = append(k.dnskey, point[1:]...) // without the octet that means uncompressed (RFC 6605 section 4)
 	k.tag = tag(k.dnskey)
 	return k, nil
 }
@@ -100,7 +100,7 @@ func (k *Key) DS(zone string) string {
 	return string(append(data, digest[:]...))
 }
 
-// Same reports whether two keys are the same, in whatever states.
+// Same reports whether two keys are the same. It ignores their states.
 func (k *Key) Same(other *Key) bool { return string(k.dnskey) == string(other.dnskey) }
 
 // Sign appends the signature of a message. The same message always has the same signature (RFC

@@ -32,7 +32,7 @@ func Compare(a, b string) int {
 	return i - j
 }
 
-// starts puts where the labels of a name begin into at, and returns how many there are.
+// starts stores the offsets of the labels of a name in at, and returns the number of labels.
 func starts(name string, at *[maxName/2 + 1]uint8) int {
 	n := 0
 	for off := 0; name[off] != 0; off += 1 + int(name[off]) {
@@ -54,9 +54,9 @@ func compareLabels(a, b string) int {
 	return 0
 }
 
-// Successor appends the name that follows a name immediately in canonical order: nothing is between
-// them (RFC 9824 section 3.1; RFC 4471 section 3.1.2 for the longest names). zone is where the
-// order ends, and starts again.
+// Successor appends to b the immediate successor of a name in canonical order: no name is between
+// them (RFC 9824 section 3.1; RFC 4471 section 3.1.2 for the longest names). The successor of the
+// last name of the zone is zone itself.
 func Successor(b []byte, name, zone string) []byte {
 	if len(name)+2 <= maxName {
 		return append(append(b, 1, 0), name...)

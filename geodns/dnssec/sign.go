@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Validity of signatures. A signature is made for a day, which begins at another time for each
-// RRset, and all name servers have the same days. It is valid from one day before, for clocks that
-// are late, to a week after, for what caches keep and for a name server that has lost its clock or
-// its operator.
+// Validity of signatures. A signature is made for a day. The day begins at a different time for
+// each RRset, but at the same time on all name servers. The signature is valid from one day before
+// its day until a week after it. The day before allows for clocks that are late. The week after
+// allows for caches, and for a name server that has lost its clock or its operator.
 const (
 	period = 24 * time.Hour
 	before = 24 * time.Hour
@@ -18,8 +18,8 @@ const (
 	Grace = time.Hour
 )
 
-// MaxTTL is the longest TTL of which no cache has a record after its signature has expired.
-// Validators shorten longer ones.
+// MaxTTL is the longest TTL with which no cache keeps a record after its signature has expired.
+// Validators shorten longer TTLs.
 const MaxTTL = after - Grace
 
 // Day returns when the day of an RRset began and ends, in Unix seconds. hash spreads RRsets over

@@ -1,5 +1,5 @@
-// Command kaiku stands in for the real one in tests of deploys: it has a process, a listener, a
-// fleet file to take, and can be made unhealthy.
+// Command kaiku stands in for the real kaiku in tests of deploys. It listens, reads a fleet file,
+// and can be made unhealthy.
 package main
 
 import (
