@@ -20,7 +20,7 @@ import (
 type Binary struct {
 	Path    string // local path
 	SHA256  string // hexadecimal
-	Size    int64
+	Size    int64  // in bytes
 	Machine string // what `uname -m` prints on a machine that can run it; "" disables the check
 }
 

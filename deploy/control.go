@@ -122,7 +122,7 @@ func (d *Deploy) members(ctx context.Context, plans []*NodePlan) (*Members, erro
 	return out, errors.Join(errs...)
 }
 
-// write writes the plan for people, if the control plane changes.
+// write writes the plan as text for the operator, if the control plane changes.
 func (p *ControlPlan) write(b *strings.Builder) {
 	if slices.Equal(p.From, p.To) {
 		return

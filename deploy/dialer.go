@@ -26,7 +26,7 @@ type Dialer struct {
 	// AcceptNew accepts host keys of machines that are not in known_hosts and adds them. A changed
 	// key is always rejected.
 	AcceptNew bool
-	// Ask asks the operator a question. If hidden is set, the answer is not echoed. nil means that
+	// Ask asks the operator a question. If hidden is true, the answer is not echoed. nil means that
 	// there is nobody to ask.
 	Ask func(question string, hidden bool) (string, error)
 	// Timeout limits the time until a connection can run commands; 0 means 20 s.

@@ -93,7 +93,8 @@ const (
 // server can't listen on port 53 of all addresses.
 const noStub = "[Resolve]\nDNSStubListener=no\n"
 
-// needsPort53 reports whether the node listens on an address that conflicts with systemd-resolved.
+// needsPort53 reports whether the node listens on an address that conflicts with those of
+// systemd-resolved: port 53 of all addresses, of 127.0.0.53 or of 127.0.0.54.
 func (s Service) needsPort53() bool {
 	return slices.ContainsFunc(s.Listen, func(l string) bool {
 		a, err := net.ResolveTCPAddr("tcp", l)

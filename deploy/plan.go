@@ -177,7 +177,7 @@ func (p *NodePlan) process(effect Effect) {
 	}
 }
 
-// WriteTo writes the plan for people.
+// WriteTo writes the plan as text for the operator.
 func (p *Plan) WriteTo(out io.Writer) (int64, error) {
 	var b strings.Builder
 	for _, n := range p.Nodes {

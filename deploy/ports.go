@@ -71,7 +71,7 @@ func parseSocket(line string) (socket, error) {
 	return s, nil
 }
 
-// String returns the address for people.
+// String returns the address as messages show it.
 func (s socket) String() string {
 	host := "*"
 	if s.addr.IsValid() {
@@ -80,7 +80,7 @@ func (s socket) String() string {
 	return net.JoinHostPort(host, strconv.Itoa(int(s.port))) + "/" + s.network
 }
 
-// ownerNames returns the processes that own the socket, for people.
+// ownerNames returns the processes that own the socket, as messages show them.
 func (s socket) ownerNames() string {
 	var out []string
 	for _, o := range s.owners {

@@ -15,8 +15,8 @@ import (
 
 // Registry is the control plane's record of the node to remove.
 type Registry interface {
-	// Look returns the state of the node. If watch is set, it waits until it is certain whether the
-	// node is live.
+	// Look returns the state of the node. If watch is true, Look waits until it is certain whether
+	// the node is live.
 	Look(ctx context.Context, watch bool) (Registered, error)
 	// Drain drains or undrains the node.
 	Drain(ctx context.Context, drain bool) error
@@ -26,7 +26,7 @@ type Registry interface {
 
 // Registered is the state of a node in the registry.
 type Registered struct {
-	Known bool
+	Known bool // the registry has a record of the node
 	Live  bool // the node has sent a heartbeat
 	Edge  bool
 	Drain bool // the node is already drained
@@ -64,7 +64,7 @@ func (r *Removal) Nothing() bool {
 	return !r.Stop && !r.Forget && len(r.Files)+len(r.Programs)+len(r.Written) == 0
 }
 
-// WriteTo writes the plan for people.
+// WriteTo writes the plan as text for the operator.
 func (r *Removal) WriteTo(out io.Writer) (int64, error) {
 	var b strings.Builder
 	line := func(format string, a ...any) { fmt.Fprintf(&b, "  "+format+"\n", a...) }

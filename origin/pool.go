@@ -20,6 +20,7 @@ import (
 // uint64.
 const maxServers = 64
 
+// Server is a server of a Pool.
 type Server struct {
 	URL    *url.URL // scheme http or https, host and port; the rest is ignored
 	Weight int      // relative share of the requests; 0 means 1
@@ -46,9 +47,11 @@ type Pool struct {
 	SNI string
 	// Flags means that the pool was configured by command-line flags. Hints then name flags instead
 	// of keys of the fleet file.
-	Flags     bool
-	Health    *Health // nil disables probes
-	Retries   int     // maximum number of further servers that a request is sent to; the fleet file's default is 2
+	Flags   bool
+	Health  *Health // nil disables probes
+	Retries int     // maximum number of further servers that a request is sent to; the fleet file's default is 2
+	// SlowStart is how long the weight of a server that comes back takes to rise to its full value.
+	// 0 means 10 s.
 	SlowStart time.Duration
 	// Hedge is how long Fetch waits for a response header before it sends a retryable request to a
 	// second server too. The first response is used. 0 disables hedging.
@@ -102,6 +105,7 @@ type Pool struct {
 	lastServerErr error // the last error of any server
 }
 
+// Field is a header field.
 type Field struct{ Name, Value string }
 
 // Start sets defaults and begins probing and resolving. It returns an error if a server's URL is

@@ -20,14 +20,14 @@ type Status struct {
 
 // ServerStatus is the state of a server.
 type ServerStatus struct {
-	Server      string  `json:"server"` // scheme, host and port, or the name of an edge
-	State       string  `json:"state"`  // up, slow-start, failing, ejected, unhealthy or self
-	Why         string  `json:"why,omitempty"`
+	Server      string  `json:"server"`        // scheme, host and port, or the name of an edge
+	State       string  `json:"state"`         // up, slow-start, failing, ejected, unhealthy or self
+	Why         string  `json:"why,omitempty"` // the last error while the server is not healthy
 	Backup      bool    `json:"backup,omitempty"`
 	Weight      int     `json:"weight"`
 	Share       float64 `json:"share"`     // current fraction of the weight, 0.1 to 1; less than 1 during slow start
 	InFlight    int     `json:"in_flight"` // requests, Streams included
-	Streams     int     `json:"streams"`
+	Streams     int     `json:"streams"`   // requests that a client may hold open
 	Tunnels     int     `json:"tunnels"`
 	Connections int     `json:"connections"` // open connections
 	// LastFailure is the last failed request or probe, even if the server has recovered since.

@@ -32,7 +32,7 @@ func Day(now int64, hash uint64) (begin, end int64) {
 }
 
 // RRset is an RRset in canonical form: its owner in lower case, or the wildcard that it comes from,
-// and its data sorted and without duplicates.
+// and its data sorted and without duplicates. Names and data are in wire format. TTL is in seconds.
 type RRset struct {
 	Owner  string
 	Type   uint16
