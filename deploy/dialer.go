@@ -179,7 +179,8 @@ func (d *Dialer) connectHop(ctx context.Context, h host, via *ssh.Client) (clien
 			denied = check(addr, remote, key)
 			return denied
 		}}
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) // a channel through via has no deadlines
+	// A channel through via has no deadlines.
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	c, channels, requests, err := ssh.NewClientConn(conn, h.addr(), conf)
 	if !stop() && err == nil {
 		err = ctx.Err()
@@ -191,7 +192,8 @@ func (d *Dialer) connectHop(ctx context.Context, h host, via *ssh.Client) (clien
 			return nil, permanentError{fmt.Errorf("%s: %w", h.addr(), denied)}
 		case ctx.Err() != nil:
 			return nil, withProxyError(fmt.Errorf("%s did not speak SSH in time: %w", h.addr(), ctx.Err()), conn)
-		case strings.Contains(err.Error(), "unable to authenticate"): // x/crypto/ssh has no error value for it
+		// x/crypto/ssh has no error value for this failure.
+		case strings.Contains(err.Error(), "unable to authenticate"):
 			return nil, permanentError{fmt.Errorf("%s@%s accepts none of the keys: %w", h.user, h.addr(), err)}
 		}
 		return nil, withProxyError(fmt.Errorf("%s: %w", h.addr(), err), conn)
@@ -218,7 +220,8 @@ func (d *Dialer) dial(ctx context.Context, h host, via *ssh.Client) (net.Conn, e
 	conn, err := dialer.DialContext(ctx, "tcp", h.addr())
 	if err != nil && ctx.Err() == nil {
 		var op *net.OpError
-		if errors.As(err, &op) && op.Err != nil { // drops the addresses, which the message already has
+		// Drop the addresses, which the message already has.
+		if errors.As(err, &op) && op.Err != nil {
 			err = op.Err
 		}
 		return nil, &unreachableError{h.addr(), err}

@@ -27,7 +27,7 @@ type Registry interface {
 // Registered is the state of a node in the registry.
 type Registered struct {
 	Known bool // the registry has a record of the node
-	Live  bool // the node has sent a heartbeat
+	Live  bool // the node has sent a heartbeat while Look watched
 	Edge  bool
 	Drain bool // the node is already drained
 }

@@ -150,7 +150,8 @@ func (d *Deploy) Apply(ctx context.Context, p *Plan) (*Report, error) {
 	removed := false
 	for i, group := range groups {
 		err := ctx.Err()
-		if err == nil && !removed && group[0].node.Phase != Control { // before other former members are restarted
+		// Remove former members before they are restarted in their other roles.
+		if err == nil && !removed && group[0].node.Phase != Control {
 			err = d.removeMembers(ctx, p.Control)
 			removed = err == nil
 		}

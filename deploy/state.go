@@ -19,7 +19,7 @@ type state struct {
 	current         string   // version that the symbolic link points to; "" if there is none
 	running         string   // version of the process; "" if it does not run
 	versions        []string
-	binaries        map[string]string // SHA-256 by version, of the requested versions that the node has
+	binaries        map[string]string // SHA-256 of each requested version that the node has
 	unfinished      bool              // a deploy was interrupted
 	active          bool
 	enabled         bool

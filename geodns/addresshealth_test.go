@@ -87,8 +87,8 @@ func answersOf(t *testing.T, s *Server) string {
 	return strings.Join(out, " ")
 }
 
-// Each address is probed. A dead address is not answered as long as another address of its node is
-// alive.
+// Each address is probed. Answers leave out a dead address as long as another address of its node
+// is alive.
 func TestDeadAddressIsNotAnswered(t *testing.T) {
 	far := []string{"198.51.100.20", "2001:db8:2::20"}
 	for _, test := range []struct {
@@ -124,8 +124,8 @@ func TestDeadAddressIsNotAnswered(t *testing.T) {
 	}
 }
 
-// If there is only one node, a dead address family is not answered. If all addresses are dead, all
-// are answered, because they may be up.
+// If there is only one node, answers leave out a dead address family. If all addresses are dead,
+// answers have all of them, because they may be up.
 func TestDeadAddressOfTheOnlyNode(t *testing.T) {
 	for up, want := range map[string]string{
 		"127.0.0.1": "127.0.0.1 ipv4hint=127.0.0.1",
@@ -141,7 +141,7 @@ func TestDeadAddressOfTheOnlyNode(t *testing.T) {
 	}
 }
 
-// An address that comes back is answered again.
+// An address that comes back is in answers again.
 func TestDeadAddressComesBack(t *testing.T) {
 	log := &watch{wrote: make(chan struct{}, 1)}
 	s := &Server{Log: slog.New(slog.NewTextHandler(log, nil))}
@@ -202,8 +202,8 @@ func TestFamilyWithoutRouteSaysNothing(t *testing.T) {
 			}
 		}
 	}
-	// If a node has only addresses without a route, nothing is known about it. It is answered like
-	// a node without probes.
+	// If a node has only addresses without a route, nothing is known about it. Answers treat it
+	// like a node without probes.
 	s := new(Server)
 	serve(t, s, addressFleet(t, "80", []string{six}, []string{"198.51.100.20", "2001:db8:2::20"}))
 	if got := answersOf(t, s); !strings.Contains(got, six) || !s.Healthy()["hel1"] {

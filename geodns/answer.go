@@ -86,7 +86,8 @@ func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 		began = time.Now()
 	}
 	r.snapshot, r.q, r.from = s.current.Load(), q, from.Addr().Unmap()
-	r.located, r.locatedAddr = location{}, netip.Addr{} // the last query may have used another snapshot
+	// The last query may have used another snapshot.
+	r.located, r.locatedAddr = location{}, netip.Addr{}
 	if r.memo != nil {
 		// Read the epoch before any node's state. If a state changes during this query, the next
 		// query then discards what this one chose.

@@ -168,8 +168,8 @@ func TestChooseWithoutTheFamily(t *testing.T) {
 	}
 }
 
-// If all nodes of a group are answered, the answer doesn't depend on the client's network, and its
-// scope need not be narrow.
+// If an answer has all nodes of a group, it doesn't depend on the client's network, and its scope
+// need not be narrow.
 func TestWholePlace(t *testing.T) {
 	nodes := []option{at(0, helsinki), at(0, helsinki), at(2, tokyo)}
 	for n, want := range map[int]bool{1: true, 2: false, 3: false} {

@@ -19,8 +19,8 @@ type signedAt struct {
 	zone     *Zone
 	signer   *signer // nil if the zone is not signed, or the client doesn't ask for signatures
 	name     name    // in lower case
-	source   name    // owner of the signed records: name, or the wildcard that it is synthesised from
-	expanded bool    // a validator needs proof that no closer name exists (RFC 4035 section 3.1.3.3)
+	source   name    // owner of the signed records: name, or the wildcard it is synthesised from
+	expanded bool    // a validator needs proof of no closer name (RFC 4035 section 3.1.3.3)
 	random   bool    // a client made up source
 }
 

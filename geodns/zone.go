@@ -21,7 +21,8 @@ type Zone struct {
 	signer *signer    // nil if the zone is not signed
 	made   *zoneOrder // shared by all copies
 	order  *zoneOrder // made, set once its names are sorted
-	added  []name     // names that only the overlay has, in canonical order; only if the zone is signed
+	// Names that only the overlay has, in canonical order. nil if the zone is not signed.
+	added []name
 
 	files   []zoneFile // the files it was read from
 	nsLines []int32    // lines of the apex's NS records

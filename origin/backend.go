@@ -26,13 +26,14 @@ type backend struct {
 	down, ejected, refusing bool
 	// failing means that failureLimit requests in a row failed and that no request sent since
 	// failingAt has succeeded. It does not change which requests the server gets.
-	failing         bool
-	failingAt       time.Time
-	lastErr         error // of the last failed request or probe
-	lastErrAt       time.Time
-	contraryProbes  int // probes in a row that contradict down
-	failures        int // failed requests in a row
-	recentEjections int // ejections since the server was last stable; each one doubles the duration of the next
+	failing        bool
+	failingAt      time.Time
+	lastErr        error // of the last failed request or probe
+	lastErrAt      time.Time
+	contraryProbes int // probes in a row that contradict down
+	failures       int // failed requests in a row
+	// Ejections since the server was last stable. Each one doubles the duration of the next.
+	recentEjections int
 	readmitTimer    *time.Timer
 	ejectedFor      time.Duration // duration of the last ejection
 	ejectedAt       time.Time
@@ -47,7 +48,7 @@ type backend struct {
 	// The load.
 	inFlight      int   // requests
 	clients       tally // requests of each client
-	streams       int   // requests that a client may hold open: uploads, upgrades, uncacheable responses
+	streams       int   // those that a client may hold open: uploads, upgrades, uncacheable responses
 	tunnels       int   // tunnels, and upgrade requests that have no response yet
 	tunnelClients tally
 	waiting       int       // requests that were sent in full and have no response header yet
@@ -69,7 +70,7 @@ type Counts struct {
 	Requests    uint64            `json:"requests"` // attempts sent, retries included
 	Failures    map[string]uint64 `json:"failures"` // by Reason
 	Connections uint64            `json:"connections_made"`
-	Reused      uint64            `json:"reused"` // requests sent on a connection that was already open
+	Reused      uint64            `json:"reused"` // requests sent on an open connection
 	Ejections   uint64            `json:"ejections"`
 	Changes     uint64            `json:"changes"` // changes between healthy and not
 	Probes      uint64            `json:"probes"`

@@ -14,10 +14,14 @@ type Balance int
 
 // All methods honour weights.
 const (
-	RoundRobin    Balance = iota // smooth weighted round-robin, as in nginx
-	LeastRequests                // of two servers drawn at random by weight, the one with fewer requests per weight
+	RoundRobin Balance = iota // smooth weighted round-robin, as in nginx
+	// LeastRequests draws two servers at random by weight, and chooses the one with fewer requests
+	// per weight.
+	LeastRequests
 	Random
-	Hash // rendezvous hashing of the key: adding or removing a server moves only that server's share of the keys
+	// Hash is rendezvous hashing of the key. A server that is added or removed moves only its own
+	// share of the keys.
+	Hash
 )
 
 // ParseBalance parses a load-balancing method of the fleet file. "" means round-robin.

@@ -5,7 +5,7 @@ import "time"
 const (
 	budgetSeconds = 10 // length of the window
 	budgetShare   = 5  // one retry for each budgetShare requests
-	budgetFloor   = 10 // retries that are always allowed in the window, but at most as many as requests
+	budgetFloor   = 10 // retries always allowed in the window, but at most as many as requests
 )
 
 // budget bounds the load that retries add to a pool. In any ten seconds it allows one retry for

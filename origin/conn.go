@@ -125,7 +125,8 @@ type conn struct {
 	stage        atomic.Int32  // of HTTP/2: connHandshake, connOpen or connRead
 	endRead      func()        // closes readEnded
 
-	idleLimit atomic.Int64 // how long the connection may be idle, in ns, plus 1; 0 if the server gave no limit
+	// How long the connection may be idle, in ns, plus 1. 0 means that the server gave no limit.
+	idleLimit atomic.Int64
 	written   atomic.Int64 // bytes
 
 	http2 bool // set before first use

@@ -125,7 +125,8 @@ func (e *ServerError) Hint() string {
 			e.p.BetweenBytesTimeout, e.p.configKey("origin.between_bytes_timeout"))
 	case IsTimeout(err) && isDial(err):
 		return fmt.Sprintf("%s accepted no connection within %v (%s): check the host and port in %s, and the firewalls on the way", addr, e.p.ConnectTimeout, e.p.configKey("origin.connect_timeout"), e.p.configKey("origin.servers"))
-	case errors.Is(err, context.DeadlineExceeded) && e.p.Health != nil: // only probes have a deadline
+	// Only probes have a deadline.
+	case errors.Is(err, context.DeadlineExceeded) && e.p.Health != nil:
 		return fmt.Sprintf("%s did not answer a health check within %v (%s): check its path, and the firewalls on the way", server, e.p.Health.Timeout, e.p.configKey("origin.health.timeout"))
 	case IsTimeout(err):
 		return fmt.Sprintf("%s accepted the connection but sent no answer within %v (%s): look at its log", server,

@@ -24,8 +24,9 @@ type result struct {
 
 	// unproven is a failure that another server's response may prove to be this server's own, or
 	// nil.
-	unproven   *unprovenFailure
-	needsProof bool // a server that fails often answered with an error; another server gets the request too
+	unproven *unprovenFailure
+	// A server that fails often answered with an error, so another server gets the request too.
+	needsProof bool
 }
 
 // retryElsewhere reports whether another server should get the request: the attempt failed by no

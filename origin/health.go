@@ -17,13 +17,14 @@ import (
 // fail.
 type Health struct {
 	Path           string        // path and query to GET; "" means /
-	Interval       time.Duration // time between probes, shortened at random by up to a fifth; 0 means 5 s
+	Interval       time.Duration // between probes, shortened at random by up to a fifth; 0 means 5 s
 	Timeout        time.Duration // for connecting and answering; 0 means 2 s
 	UnhealthyAfter int           // failed probes in a row that mark a server down; 0 means 3
 	HealthyAfter   int           // good probes in a row that mark it up again; 0 means 2
-	Host           string        // Host of probes if requests keep the client's Host; "" means the server's host
-	Status         int           // expected status; 0 means any from 200 to 399
-	Match          string        // text that the first 64 KiB of the body must contain; "" means any body
+	// Host is the Host of probes if requests keep the client's Host. "" means the server's host.
+	Host   string
+	Status int    // expected status; 0 means any from 200 to 399
+	Match  string // text that the body has in its first 64 KiB; "" means any body
 }
 
 // maxProbeBody is the maximum number of bytes of a probe's response body that are read.
@@ -249,7 +250,8 @@ func (p *Pool) eject(b *backend, now time.Time) {
 	if p.Health != nil {
 		pause = p.Health.Interval
 	}
-	if b.ejectedFor > 0 && now.Sub(b.recoveredAt) > 4*b.ejectedFor { // it was stable since the last ejection
+	// The server was stable since the last ejection.
+	if b.ejectedFor > 0 && now.Sub(b.recoveredAt) > 4*b.ejectedFor {
 		b.recentEjections = 0
 	}
 	for range b.recentEjections {

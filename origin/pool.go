@@ -47,9 +47,11 @@ type Pool struct {
 	SNI string
 	// Flags means that the pool was configured by command-line flags. Hints then name flags instead
 	// of keys of the fleet file.
-	Flags   bool
-	Health  *Health // nil disables probes
-	Retries int     // maximum number of further servers that a request is sent to; the fleet file's default is 2
+	Flags  bool
+	Health *Health // nil disables probes
+	// Retries is the maximum number of further servers that a request is sent to. The fleet file's
+	// default is 2.
+	Retries int
 	// SlowStart is how long the weight of a server that comes back takes to rise to its full value.
 	// 0 means 10 s.
 	SlowStart time.Duration
@@ -59,18 +61,24 @@ type Pool struct {
 
 	ConnectTimeout      time.Duration // for TCP; 0 means 5 s
 	TLSTimeout          time.Duration // for the TLS handshake; 0 means ConnectTimeout
-	FirstByteTimeout    time.Duration // from the end of the request to the response header; 0 means 30 s
+	FirstByteTimeout    time.Duration // from the request's end to the response header; 0 means 30 s
 	BetweenBytesTimeout time.Duration // between two reads or writes of a body; 0 means 1 min
 	// PingInterval is how long an HTTP/2 connection may be silent before a ping is sent, and how
 	// long the reply to the ping may take. 0 means 15 s.
 	PingInterval time.Duration
 
-	MaxConnections int           // connections to one server; over HTTP/1 this also limits requests; 0 means no limit
-	MaxRequests    int           // concurrent requests at one server, and likewise concurrent tunnels; 0 means 1024
-	Queue          int           // requests that may wait for a free place; 0 means 1024
-	QueueTimeout   time.Duration // how long a request waits in the queue; 0 means 5 s
+	// MaxConnections limits the connections to one server. Over HTTP/1 it also limits requests. 0
+	// means no limit.
+	MaxConnections int
+	// MaxRequests limits the concurrent requests at one server, and likewise the concurrent
+	// tunnels. 0 means 1024.
+	MaxRequests  int
+	Queue        int           // requests that may wait for a free place; 0 means 1024
+	QueueTimeout time.Duration // how long a request waits in the queue; 0 means 5 s
 
-	TLS *tls.Config // roots and client certificate; nil means the system's roots and no client certificate
+	// TLS has the roots and the client certificate. nil means the system's roots and no client
+	// certificate.
+	TLS *tls.Config
 	// Secret is a header field that is added to every request, so that servers can reject requests
 	// from others. An empty name disables it.
 	Secret Field

@@ -29,7 +29,7 @@ type responseBody struct {
 	reqBody    *requestBody    // the request's body, which may still be under way
 	ctx        context.Context // of the attempt
 	sentAt     time.Time       // when the request was sent
-	successful bool            // the status is not a failure, so reading to the end counts as success
+	successful bool            // the status is no failure, so reading to the end is a success
 	timer      *time.Timer
 	stalled    atomic.Bool
 	closed     atomic.Bool

@@ -51,7 +51,8 @@ type spares struct {
 	last             time.Time            // time of the latest need
 	peak             int                  // the highest number of recent needs in the current burst
 	previousPeak     int                  // the same for earlier bursts; halved with each burst
-	setupTime        time.Duration        // time to open a connection, exponentially weighted moving average
+	// Time to open a connection, as an exponentially weighted moving average.
+	setupTime time.Duration
 }
 
 // window returns for how long a need counts: twice the time to open a connection, at least

@@ -10,8 +10,8 @@ type Status struct {
 	Site    string         `json:"site"`
 	Panic   bool           `json:"panic,omitempty"` // most servers are unhealthy, so all are used
 	Waiting int            `json:"waiting"`         // requests in the queue
-	Refused uint64         `json:"refused"`         // requests that found it full or timed out in it
-	Limited uint64         `json:"limited"`         // requests refused because their client had used its share
+	Refused uint64         `json:"refused"`         // found the queue full or timed out in it
+	Limited uint64         `json:"limited"`         // refused: their client had used its share
 	Faults  uint64         `json:"client_faults"`   // requests that failed because of their client
 	Retries uint64         `json:"retries"`
 	Hedges  uint64         `json:"hedges"`
@@ -20,12 +20,13 @@ type Status struct {
 
 // ServerStatus is the state of a server.
 type ServerStatus struct {
-	Server      string  `json:"server"`        // scheme, host and port, or the name of an edge
-	State       string  `json:"state"`         // up, slow-start, failing, ejected, unhealthy or self
-	Why         string  `json:"why,omitempty"` // the last error while the server is not healthy
-	Backup      bool    `json:"backup,omitempty"`
-	Weight      int     `json:"weight"`
-	Share       float64 `json:"share"`     // current fraction of the weight, 0.1 to 1; less than 1 during slow start
+	Server string `json:"server"`        // scheme, host and port, or the name of an edge
+	State  string `json:"state"`         // up, slow-start, failing, ejected, unhealthy, self
+	Why    string `json:"why,omitempty"` // the last error while the server is not healthy
+	Backup bool   `json:"backup,omitempty"`
+	Weight int    `json:"weight"`
+	// Share is the current fraction of the weight, 0.1 to 1. It is less than 1 during slow start.
+	Share       float64 `json:"share"`
 	InFlight    int     `json:"in_flight"` // requests, Streams included
 	Streams     int     `json:"streams"`   // requests that a client may hold open
 	Tunnels     int     `json:"tunnels"`

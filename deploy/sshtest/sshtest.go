@@ -25,7 +25,7 @@ import (
 type Server struct {
 	Operator ssh.PublicKey                             // the only key of a client that it accepts
 	Run      func(command string, ch ssh.Channel) int  // runs a command and returns its exit status
-	Around   func(conn net.Conn, serve func(net.Conn)) // is around each connection; nil means serve(conn)
+	Around   func(conn net.Conn, serve func(net.Conn)) // wraps serve; nil means serve(conn)
 
 	addr string
 	stop func()

@@ -68,7 +68,8 @@ func newKey(private *ecdsa.PrivateKey, state State) (*Key, error) {
 	k := &Key{State: state, private: private}
 	k.dnskey = binary.BigEndian.AppendUint16(nil, flags)
 	k.dnskey = append(k.dnskey, protocol, Algorithm)
-	k.dnskey = append(k.dnskey, point[1:]...) // without the octet that means uncompressed (RFC 6605 section 4)
+	// RFC 6605 section 4 leaves out the octet that means uncompressed.
+	k.dnskey = append(k.dnskey, point[1:]...)
 	k.tag = tag(k.dnskey)
 	return k, nil
 }
