@@ -14,9 +14,10 @@ import (
 )
 
 // signers returns the keys to try, in this order: keys of the agent that ssh_config names a file
-// of, key files, other keys of the agent. The order matters because servers close a connection
-// after a few wrong keys. A key file with a passphrase is used only if there is no other key. close
-// closes the connection to the agent.
+// of, key files, other keys of the agent. With IdentitiesOnly in ssh_config, it leaves out the
+// other keys of the agent. The order matters because servers close a connection after a few wrong
+// keys. A key file with a passphrase is used only if there is no other key. close closes the
+// connection to the agent.
 func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 	close = func() {}
 	var agents []ssh.Signer

@@ -133,9 +133,9 @@ func (z *Zone) withChallenges(records map[name]*rrset) *Zone {
 }
 
 // ensure returns the node of a name that the zone lacks. It creates the node and any missing
-// ancestors. covered is the wildcard that covers the name, or nil. The wildcard goes on answering
-// for names that exist only because of a challenge. Otherwise an order for a certificate would take
-// sites away from their clients.
+// ancestors. covered is the wildcard that covers the name, or nil. The wildcard still answers for
+// names that exist only because of a challenge. Otherwise an order for a certificate would make
+// sites unreachable.
 func (z *Zone) ensure(n name, covered *node) *node {
 	made := z.overlay[n]
 	if made == nil {

@@ -56,7 +56,7 @@
 // section 8.4). A zone with challenges is a copy that shares all other nodes with the original
 // zone. A name that exists only because there is a challenge below it is still answered by the
 // wildcard that covers it. RFC 4592 section 3.3.1 says otherwise, but an order for a certificate
-// must not take a site away.
+// must not make a site unreachable.
 //
 // # Forged addresses
 //

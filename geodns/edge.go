@@ -47,7 +47,7 @@ func (n familyIDs) id(e *edge, f *family, rrtype uint16) uint32 {
 	for i, c := range f.candidates {
 		fmt.Fprintf(&key, " %q %+v", c.node.name, f.fixed[i])
 		if len(c.node.endpoints) > 1 {
-			// One family's addresses may be dead while the other's are well.
+			// One family's addresses may be dead while the other's are alive.
 			fmt.Fprint(&key, " ", rrtype)
 		}
 	}

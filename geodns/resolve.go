@@ -28,7 +28,7 @@ type resolver struct {
 	ipv6Hints []*candidate // nodes in the IPv6 hints of an HTTPS record
 	memo      *memo        // nil to remember nothing
 
-	at      signedAt // the name that is answered for, if its zone is signed
+	at      signedAt // the name that the resolver is answering for, if its zone is signed
 	signing signing
 	section []owned // buffer of secure
 	rdata   []byte  // buffers of an NSEC record
@@ -63,8 +63,8 @@ func (r *resolver) resolve() {
 }
 
 // chase answers for the name n, and for the names that aliases lead to as long as they are in a
-// zone of the server. owner is n in the case of the question, or of the alias's target. Records are
-// answered with that owner. The name of a wildcard is therefore never in an answer (RFC 4592
+// zone of the server. owner is n in the case of the question, or of the alias's target. Records in
+// the answer have that owner. The name of a wildcard is therefore never in an answer (RFC 4592
 // section 2.2.1), and an owner in the question's case can be compressed to a pointer. The rcode and
 // the authority section are those of the last name (RFC 6604 section 3). AA is about the first
 // name.

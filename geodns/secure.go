@@ -10,11 +10,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
 )
 
-// maxAdditional is how many RRsets of the additional section of a signed response are kept. Each
-// may need a signature.
+// maxAdditional is the maximum number of RRsets in the additional section of a signed response,
+// without their signatures. Each may need a signature.
 const maxAdditional = 8
 
-// signedAt is a name of a signed zone that is answered for.
+// signedAt is a name of a signed zone for which the resolver is answering.
 type signedAt struct {
 	zone     *Zone
 	signer   *signer // nil if the zone is not signed, or the client doesn't ask for signatures
@@ -32,7 +32,7 @@ func (z *Zone) signs(q *query) *signer {
 	return z.signer
 }
 
-// enter records in r.at which name of the zone is being answered for. found and at are the result
+// enter sets r.at to the name n, for which the resolver is answering. found and at are the result
 // of its lookup.
 //
 // An answer of a wildcard has the wildcard's signature, so that all names below it share one. The
@@ -86,7 +86,7 @@ type denial struct {
 	where   signedAt
 }
 
-// deny adds an NSEC record for the name that is answered for, if its zone is signed.
+// deny adds an NSEC record for the name in r.at, if its zone is signed.
 func (r *resolver) deny(d denial) {
 	if r.at.signer != nil {
 		d.where = r.at

@@ -122,8 +122,8 @@ func (p *Pool) take(now time.Time, o *FetchOptions, tried uint64) (*place, room)
 }
 
 // serveQueue grants places to waiting requests, first come, first served. A request passes earlier
-// ones that may not have a place yet. Their client has used its share, or clients can hold them
-// open. The caller holds mu.
+// ones that may not have a place yet: their client has used its share, or no more requests may have
+// a place that clients can hold open. The caller holds mu.
 func (p *Pool) serveQueue(now time.Time) {
 	streamsFull := false
 	for i := 0; i < len(p.queue); {
