@@ -41,8 +41,9 @@ func (a SiteAnswer) String() string {
 // start may fail.
 const siteTries = 3
 
-// checkSites checks the sites through a node. It repeats that, up to siteTries times, while sites
-// fail for which matters returns true.
+// checkSites checks the sites through a node, at most siteTries times. It tries again as long as a
+// site fails for which matters returns true. all has the results of the last try. failed has those
+// that failed and matter.
 func (d *Deploy) checkSites(ctx context.Context, p *NodePlan, matters func(SiteAnswer) bool) (all, failed []SiteAnswer,
 	err error) {
 	c, err := d.conn(ctx, p.node)

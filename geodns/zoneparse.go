@@ -217,7 +217,7 @@ func (p *zoneParser) ttlOf(e *entry, given uint32) (ttl uint32, ok bool) {
 	return given, true
 }
 
-// setName makes an absolute name that the library has parsed the current owner.
+// setName sets the current owner to an absolute name that the library has parsed.
 func (p *zoneParser) setName(presentation string) {
 	var wire [maxName + 1]byte
 	n, err := dns.PackDomainName(presentation, wire[:], 0, nil, false)
@@ -301,7 +301,8 @@ func (p *zoneParser) setOwner(e *entry) {
 	}
 }
 
-// atLine parses the position in an error message of the library, which gives it in no other way.
+// atLine parses the position in an error message of the library. The library gives the position
+// nowhere else.
 var atLine = regexp.MustCompile(`^dns: (.*) at line: (\d+):(\d+)$`)
 
 // syntax reports an error of the library. The library counts lines from the start of the entry.

@@ -98,8 +98,8 @@ func (p *Pool) fitness(b *backend, now time.Time) int {
 }
 
 // pick chooses the fittest server with a free place for a request, except those in the bit set
-// tried. If it returns no server, room says why: roomFree means that no server is fit, other values
-// that the fittest have no place for this request. The caller holds mu.
+// tried. If it returns no server, the room is the reason: roomFree means that no server is fit.
+// Other values mean that the fittest servers have no place for this request. The caller holds mu.
 func (p *Pool) pick(now time.Time, o *FetchOptions, tried uint64) (*backend, room) {
 	best, fits, has := fitNone, uint64(0), roomFree
 	for i, b := range p.all {

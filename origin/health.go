@@ -250,7 +250,7 @@ func (p *Pool) eject(b *backend, now time.Time) {
 	if p.Health != nil {
 		pause = p.Health.Interval
 	}
-	// The server was stable since the last ejection.
+	// A server that was stable since the last ejection begins with the shortest pause again.
 	if b.ejectedFor > 0 && now.Sub(b.recoveredAt) > 4*b.ejectedFor {
 		b.recentEjections = 0
 	}
