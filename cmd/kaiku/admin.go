@@ -21,16 +21,16 @@ import (
 // defaultAdmin is the admin listener of an edge that has no fleet file.
 const defaultAdmin = "http://127.0.0.1:9080"
 
-// adminAPI is how commands reach the admin listeners of nodes.
+// adminAPI has the flags by which a command reaches the admin listeners of nodes.
 type adminAPI struct {
-	etc       string // where a node has its fleet file
+	etc       string // folder of the fleet file on a node
 	url       string
 	tokenFile string
 	config    string
 	node      string
 	verbose   bool
 	timeout   time.Duration // of a call; 0 means 6 minutes
-	edges     bool          // only edges can answer
+	edges     bool          // only edges answer this command
 }
 
 func (a *adminAPI) flags(cmd *cobra.Command) {
@@ -43,24 +43,25 @@ func (a *adminAPI) flags(cmd *cobra.Command) {
 	fl.BoolVar(&a.verbose, "verbose", false, "print which node answers, and which don't")
 }
 
-// nodeFlag is for commands where it matters which node answers.
+// nodeFlag adds the flag --node, for commands where it matters which node answers.
 func (a *adminAPI) nodeFlag(cmd *cobra.Command, text string) {
 	cmd.Flags().StringVar(&a.node, "node", "", text)
 }
 
-// apiError is an answer of the admin API that is an error.
+// apiError is an error response of the admin API.
 type apiError struct {
 	status int
 	text   string
 }
 
-// Error is the status and what the API says.
+// Error returns the status and the message of the API.
 func (e *apiError) Error() string {
 	return fmt.Sprintf("%d %s: %s", e.status, http.StatusText(e.status), e.text)
 }
 
-// call has any node answer: it sends in, if that is not nil, as JSON and decodes the answer into
-// out. It returns the node that answered.
+// call sends a request to the first node that answers, and returns that node. It sends in as JSON,
+// unless in is nil, and decodes the response into out. A node that can't be reached or answers 503
+// (Service Unavailable) is skipped.
 func (a *adminAPI) call(cmd *cobra.Command, method, path string, in, out any) (*adminNode, error) {
 	nodes, err := a.open(cmd)
 	if err != nil {
@@ -78,11 +79,11 @@ func (a *adminAPI) call(cmd *cobra.Command, method, path string, in, out any) (*
 		if err == nil || errors.As(err, &answer) && answer.status != http.StatusServiceUnavailable || ctx.Err() != nil {
 			return n, n.wrap(err)
 		}
-		nodes.failed(n, err) // another node may have what this one lacks
+		nodes.failed(n, err) // another node may be able to answer
 	}
 }
 
-// call asks this node.
+// call sends a request to this node. Any status but 200 is an error.
 func (n *adminNode) call(ctx context.Context, timeout time.Duration, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -124,11 +125,11 @@ func (n *adminNode) call(ctx context.Context, timeout time.Duration, method, pat
 	return nil
 }
 
-// unreached says what may be wrong if nothing answers.
+// unreached returns an error for a node that does not answer, with a hint at what to check.
 func (n *adminNode) unreached(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
-		err = u.Err // which URL it was is said below
+		err = u.Err // the URL is repeated below
 	}
 	switch {
 	case n.ssh != "":
@@ -140,7 +141,7 @@ func (n *adminNode) unreached(err error) error {
 	return fmt.Errorf("%s: %w: does an edge run there? A fleet is reached with --config fleet.yaml, another admin listener with --admin URL", n.url, err)
 }
 
-// refused says what to do about an answer that is an error.
+// refused turns an error response into an error that says what to do about it.
 func (n *adminNode) refused(status int, body []byte) error {
 	var e struct{ Error string }
 	if json.Unmarshal(body, &e) != nil || e.Error == "" {
@@ -168,7 +169,7 @@ func (n *adminNode) host() string {
 	return host
 }
 
-// wrap says which node an error is of.
+// wrap adds the node's name to an error.
 func (n *adminNode) wrap(err error) error {
 	if err == nil || n.name == "" {
 		return err

@@ -54,7 +54,7 @@ serials of their zones, and reports a serial that would go backwards.`,
 	return cmd
 }
 
-// fileArgument takes the fleet file that is given without --config.
+// fileArgument sets config to a fleet file that is given as an argument, without --config.
 func fileArgument(cmd *cobra.Command, args []string, config *string) error {
 	if len(args) == 0 {
 		return nil

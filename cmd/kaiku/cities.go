@@ -9,7 +9,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 )
 
-// cityList has cities in which machines are rented, in the order of the alphabet.
+// cityList has cities with data centers in alphabetical order: name, latitude, longitude.
 const cityList = `Amsterdam 52.37 4.90
 Ashburn 39.04 -77.49
 Athens 37.98 23.73
@@ -111,8 +111,8 @@ Washington 38.91 -77.04
 Zagreb 45.81 15.98
 Zurich 47.38 8.54`
 
-// city finds the place of a city by its name, whatever its case. Where there is none of that name,
-// near is the one that was probably meant, or "".
+// city returns the location of a city and the name under which the list has it. Upper and lower
+// case don't matter. If no city has the name, known is "" and near is the most similar name, or "".
 func city(name string) (place config.Location, known, near string) {
 	var names []string
 	for line := range strings.SplitSeq(cityList, "\n") {
@@ -127,7 +127,7 @@ func city(name string) (place config.Location, known, near string) {
 	}
 	f := strings.Fields(strings.Split(cityList, "\n")[i])
 	for j := range place {
-		place[j], _ = strconv.ParseFloat(f[len(f)-2+j], 64) // as a test sees
+		place[j], _ = strconv.ParseFloat(f[len(f)-2+j], 64) // can't fail: a test parses the whole list
 	}
 	return place, names[i], ""
 }

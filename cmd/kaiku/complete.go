@@ -9,11 +9,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// completion completes words of a command line by the fleet file that it names, or that is here.
+// completion completes a word from the fleet file that the command line names, or else from the one
+// that is found without a flag.
 type completion = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective)
 
-// fleetOf is the fleet file of a command line that is being typed; nil if there is none that can be
-// read.
+// fleetOf returns the fleet file of a command line that is being typed, or nil if it can't be read.
 func fleetOf(cmd *cobra.Command, etc string) *config.Fleet {
 	fleetFile := ""
 	if f := cmd.Flags().Lookup("config"); f != nil && f.Changed {
@@ -28,8 +28,8 @@ func fleetOf(cmd *cobra.Command, etc string) *config.Fleet {
 	return f
 }
 
-// completeNodes completes the name of a node that has a role, or any if role is "". Names before
-// it, with commas, stay.
+// completeNodes completes the name of a node that has a role, or of any node if role is "". In a
+// list with commas, it completes the last name.
 func completeNodes(etc, role string) completion {
 	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 		f := fleetOf(cmd, etc)
@@ -48,7 +48,7 @@ func completeNodes(etc, role string) completion {
 	}
 }
 
-// completeNode is completeNodes for a command whose only argument it is.
+// completeNode is completeNodes for a command that takes one node as its only argument.
 func completeNode(etc, role string) completion {
 	complete := completeNodes(etc, role)
 	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
@@ -59,8 +59,8 @@ func completeNode(etc, role string) completion {
 	}
 }
 
-// completeHosts completes the host of a site, with something before and after it. What is after it
-// may go on.
+// completeHosts completes the host of a site, between the texts before and after. If after is not
+// "", the shell adds no space, so that the user can go on typing.
 func completeHosts(etc, before, after string) completion {
 	return func(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 		f := fleetOf(cmd, etc)
@@ -84,11 +84,11 @@ func completeHosts(etc, before, after string) completion {
 	}
 }
 
-// completeURLs completes the URL of a site as far as its host goes.
+// completeURLs completes the URL of a site up to the path.
 func completeURLs(etc string) completion { return completeHosts(etc, "https://", "/") }
 
-// completeAll gives all commands below one what a shell needs to complete their words, but for
-// arguments that a command completes itself.
+// completeAll registers completions for cmd and all commands below it. Commands that complete their
+// own arguments keep that.
 func completeAll(cmd *cobra.Command, etc string) {
 	for _, c := range cmd.Commands() {
 		completeAll(c, etc)
@@ -100,7 +100,7 @@ func completeAll(cmd *cobra.Command, etc string) {
 		"host": completeHosts(etc, "", ""), "prefix": completeURLs(etc), "sitemap": completeURLs(etc),
 	} {
 		if f := cmd.Flags().Lookup(flag); f != nil && (cmd.Name() != "init") {
-			_ = cmd.RegisterFlagCompletionFunc(flag, complete) // it fails for flags that are not there, or twice
+			_ = cmd.RegisterFlagCompletionFunc(flag, complete) // an error means that the flag doesn't exist or has a completion
 		}
 	}
 	if cmd.Flags().Lookup("config") != nil {
@@ -122,8 +122,8 @@ func completeAll(cmd *cobra.Command, etc string) {
 	}
 }
 
-// bashWords takes the place of what the script of cobra needs of the package bash-completion, where
-// that is not installed.
+// bashWords replaces the one function of the package bash-completion that cobra's script needs, for
+// machines without that package.
 const bashWords = `
 # Without the package bash-completion, words are put together again where : and = have parted them.
 __kaiku_init_completion()

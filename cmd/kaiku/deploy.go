@@ -22,14 +22,14 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// deployFlags are what deploy is told on the command line.
+// deployFlags are the command line flags of deploy.
 type deployFlags struct {
 	config, batch              string
 	only, binaries             []string
 	dryRun, acceptNew, asJSON  bool
 	losePurgeLog               bool
 	settle, healthLimit, every time.Duration
-	warned                     bool // of what is in the files
+	warned                     bool // the warnings about the files were printed
 	zones                      []*geodns.Zone
 }
 
@@ -65,7 +65,7 @@ Ctrl-C, deploy finishes the nodes that it is changing and stops.`,
 	return cmd
 }
 
-// flags are those of all commands that deploy.
+// flags adds the flags that all deploying commands share.
 func (fl *deployFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	configFlag(cmd, &fl.config)
@@ -90,7 +90,7 @@ func (fl *deployFlags) run(cmd *cobra.Command) error {
 	return errors.Join(err, d.Close())
 }
 
-// open reads the files, and makes a deploy of what is in them now.
+// open reads the files and prepares a deploy of their current content.
 func (fl *deployFlags) open(cmd *cobra.Command) (*deploy.Deploy, *deployFleet, error) {
 	batch, err := strconv.Atoi(strings.TrimSuffix(fl.batch, "%"))
 	if err != nil || batch < 1 || batch > 100 {
@@ -141,7 +141,7 @@ func (fl *deployFlags) open(cmd *cobra.Command) (*deploy.Deploy, *deployFleet, e
 		Limit:  fl.healthLimit, Every: fl.every, Out: cmd.ErrOrStderr()}, running, nil
 }
 
-// terminal is where the operator can be asked; nil if nobody is there.
+// terminal returns the terminal on which to ask the operator, or nil if input is not a terminal.
 func terminal(cmd *cobra.Command) *os.File {
 	if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
 		return in
@@ -149,7 +149,7 @@ func terminal(cmd *cobra.Command) *os.File {
 	return nil
 }
 
-// deploy plans, and does what the plan says.
+// deploy makes a plan, prints it, applies it and prints the result.
 func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, f *config.Fleet, out io.Writer) error {
 	plan, err := d.Plan(ctx)
 	if err != nil {
@@ -176,7 +176,8 @@ func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, f *config.F
 	return err
 }
 
-// mayLose makes sure that the operator wants what the plan says of the log of purges.
+// mayLose asks the operator to confirm a plan that loses the log of purges. It returns an error if
+// the answer is not yes, or if there is nobody to ask.
 func (fl *deployFlags) mayLose(d *deploy.Deploy, plan *deploy.Plan) error {
 	if plan.Control == nil || plan.Control.Loses == "" || fl.losePurgeLog {
 		return nil
@@ -203,7 +204,8 @@ func (fl *deployFlags) print(out io.Writer, v io.WriterTo) error {
 	return err
 }
 
-// newDialer connects as the operator's ssh does, and asks on the terminal if there is one.
+// newDialer returns a Dialer with the operator's SSH settings. It asks questions on the terminal,
+// if there is one.
 func newDialer(cmd *cobra.Command) *deploy.Dialer {
 	d := deploy.FromSystem()
 	if in := terminal(cmd); in != nil {
@@ -212,7 +214,7 @@ func newDialer(cmd *cobra.Command) *deploy.Dialer {
 	return d
 }
 
-// asker asks on a terminal.
+// asker returns a function that asks a question on a terminal. hidden suppresses the echo.
 func asker(in *os.File, out io.Writer) func(string, bool) (string, error) {
 	lines := bufio.NewReader(in)
 	return func(question string, hidden bool) (string, error) {
@@ -226,8 +228,8 @@ func asker(in *os.File, out io.Writer) func(string, bool) (string, error) {
 	}
 }
 
-// settleTime is how long resolvers may go on sending clients to an edge that was drained: the
-// longest TTL, and what name servers take to hear of it.
+// settleTime returns how long resolvers may still send clients to a drained edge: the longest TTL
+// of the edge names, and the time until name servers learn of the drain.
 func settleTime(f *config.Fleet) time.Duration {
 	longest := time.Duration(0)
 	for _, z := range f.GeoDNS.Zones {
@@ -236,12 +238,12 @@ func settleTime(f *config.Fleet) time.Duration {
 		}
 	}
 	if longest == 0 {
-		return 0 // no name server of the fleet sends clients
+		return 0 // no name server of the fleet sends clients to edges
 	}
 	return longest + 5*time.Second
 }
 
-// newDeployFleet reads the operator's secrets, which nodes are asked with.
+// newDeployFleet reads the operator's secrets, with which a deploy queries the nodes.
 func newDeployFleet(f *config.Fleet) (*deployFleet, error) {
 	out := &deployFleet{fleet: f}
 	if f.Secrets.AdminToken != "" {

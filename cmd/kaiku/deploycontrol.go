@@ -15,7 +15,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// controlNames are the control nodes of the fleet file.
+// controlNames returns the names of the control nodes in the fleet file.
 func controlNames(f *config.Fleet) []string {
 	var out []string
 	for i := range f.Nodes {
@@ -27,7 +27,7 @@ func controlNames(f *config.Fleet) []string {
 }
 
 // controlHealthy returns nil if a node is a member of the control plane that has all of the log. If
-// the members are those of the fleet file, each has to keep the log.
+// the members are the control nodes of the fleet file, each of them must have a replica of the log.
 func (d *deployFleet) controlHealthy(ctx context.Context, n *config.Node, dial deploy.DialFunc) error {
 	members, replicas, err := d.control(ctx, n, dial)
 	if err != nil {
@@ -43,18 +43,18 @@ func (d *deployFleet) controlHealthy(ctx context.Context, n *config.Node, dial d
 	return nil
 }
 
-// maxKept is by how many nodes the log is kept at most.
+// maxKept is the largest number of replicas of the log.
 const maxKept = 5
 
-// settled reports whether the log is to be kept by all control nodes of the fleet file, which are
-// there, and by no others.
+// settled reports whether the members of the control plane are exactly the control nodes of the
+// fleet file, and few enough that each of them keeps the log.
 func (d *deployFleet) settled(m *fleet.Members) bool {
 	want := slices.Sorted(slices.Values(controlNames(d.fleet)))
 	return len(want) <= maxKept && slices.Equal(m.Names(), want)
 }
 
-// Spare reports whether the control plane has a majority without a node. One that is alone can't be
-// spared, and is not protected.
+// Spare returns nil if the control plane keeps its majority without the node. It also returns nil
+// for the only member of a control plane, which nothing can stand in for.
 func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFunc) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -82,14 +82,14 @@ func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFu
 			others++
 		}
 	}
-	// Of those that keep it, which are fewer than all control nodes while some are new.
+	// Only replicas count here: while some control nodes are new, fewer nodes keep the log.
 	if majority := len(replicas)/2 + 1; others < majority && (len(replicas) > 1 || replicas[node]) {
 		return fmt.Errorf("only %d other control nodes have all of the log, and %d are needed", others, majority)
 	}
 	return nil
 }
 
-// answers returns ErrNoControl if no control server takes connections at a node.
+// answers returns ErrNoControl if no control server of the node accepts connections.
 func (d *deployFleet) answers(ctx context.Context, n *config.Node, dial deploy.DialFunc) error {
 	c, err := dial(ctx, "tcp", onNode(d.fleet.ControlOf(n).Listen))
 	if err != nil {
@@ -98,7 +98,7 @@ func (d *deployFleet) answers(ctx context.Context, n *config.Node, dial deploy.D
 	return c.Close()
 }
 
-// Members asks a node who forms the control plane.
+// Members returns the members of the control plane, as a node knows them.
 func (d *deployFleet) Members(ctx context.Context, node string, dial deploy.DialFunc) (deploy.Members, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -116,8 +116,8 @@ func (d *deployFleet) Members(ctx context.Context, node string, dial deploy.Dial
 	return deploy.Members{Names: m.Names(), Grouped: m.Grouped}, nil
 }
 
-// Remove takes a node out of the control plane, asked by a member, and waits until the log is kept
-// by those that stay.
+// Remove takes a node out of the control plane, through a member. It waits until the remaining
+// members are healthy.
 func (d *deployFleet) Remove(ctx context.Context, member string, dial deploy.DialFunc, node string) error {
 	n := d.fleet.Node(member)
 	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
@@ -141,8 +141,8 @@ func (d *deployFleet) Remove(ctx context.Context, member string, dial deploy.Dia
 	}
 }
 
-// control asks the control plane, by a node of it, for its members, and for those that keep the log
-// and whether each has all of it.
+// control queries the control plane through one of its nodes. It returns the members, and the
+// replicas of the log by node: true means that the replica has all of the log.
 func (d *deployFleet) control(ctx context.Context, n *config.Node, dial deploy.DialFunc) (*fleet.Members,
 	map[string]bool, error) {
 	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
@@ -150,7 +150,7 @@ func (d *deployFleet) control(ctx context.Context, n *config.Node, dial deploy.D
 		return nil, nil, err
 	}
 	defer c.Close()
-	for { // it connects in the background
+	for { // the client connects in the background
 		members, err := c.Members(ctx)
 		var replicas map[string]bool
 		if err == nil {
@@ -173,10 +173,10 @@ func (d *deployFleet) control(ctx context.Context, n *config.Node, dial deploy.D
 	}
 }
 
-// greetTime is how long a server that speaks first may take to do so.
+// greetTime is how long greets waits for the first byte of a server.
 const greetTime = 300 * time.Millisecond
 
-// greets reports whether a control server speaks first, as one of Kaiku 0.1 does.
+// greets reports whether a control server sends first, as one of Kaiku 0.1 does.
 func greets(ctx context.Context, dial deploy.DialFunc, addr string) bool {
 	c, err := dial(ctx, "tcp", addr)
 	if err != nil {
@@ -190,8 +190,8 @@ func greets(ctx context.Context, dial deploy.DialFunc, addr string) bool {
 	return err == nil
 }
 
-// client connects to the control plane, by a node of it and as another one. Connections are made in
-// the background: refused is why none is.
+// client returns a client of the control plane that connects through a node of it, with the
+// identity as. It connects in the background: refused has the last error of a connection attempt.
 func (d *deployFleet) client(ctx context.Context, n *config.Node, dial deploy.DialFunc, as,
 	role string) (c *fleet.Client, refused *lastError, err error) {
 	if d.key == nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// deployNodes are the nodes as they shall be.
+// deployNodes returns the nodes as a deploy is to leave them.
 func deployNodes(f *config.Fleet, fleetFile string) ([]deploy.Node, error) {
 	text, err := os.ReadFile(fleetFile)
 	if err != nil {
@@ -45,13 +45,13 @@ func deployNodes(f *config.Fleet, fleetFile string) ([]deploy.Node, error) {
 	return out, nil
 }
 
-// nameFile is where commands that are run on a node find out which one it is.
+// nameFile is the file from which commands on a node learn the node's name.
 func nameFile(n *config.Node) deploy.File {
 	return deploy.File{Path: config.NodeDir + "/node", Data: []byte(nodeVariable + "=" + n.Name + "\n"),
 		Effect: func([]byte) deploy.Effect { return deploy.None }}
 }
 
-// sshOf is how a node's machine is reached.
+// sshOf returns the SSH destination of a node's machine.
 func sshOf(n *config.Node) string {
 	switch {
 	case n.SSH != "" || len(n.Addresses) == 0:
@@ -72,8 +72,8 @@ func phaseOf(n *config.Node) deploy.Phase {
 	return deploy.Edge
 }
 
-// nodeFiles adds the files that a node needs for its roles. Every node reads the zones, as it
-// checks the fleet file with them.
+// nodeFiles adds the files that a node needs for its roles. Every node gets the zones, because
+// every node checks them with the fleet file.
 func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 	var errs []error
 	add := func(p string, secret, may bool, effect func([]byte) deploy.Effect) {
@@ -87,7 +87,7 @@ func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 			return
 		}
 		if path.IsAbs(p) && !strings.HasPrefix(to, config.NodeDir+"/") {
-			return // a file of the node's own, as of a package
+			return // the node's own file, such as one from a package
 		}
 		data, err := os.ReadFile(f.LocalFile(p))
 		if errors.Is(err, os.ErrNotExist) && (may || path.IsAbs(p)) {
@@ -144,7 +144,7 @@ func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 	return errors.Join(errs...)
 }
 
-// serviceOf is what systemd is told of a node.
+// serviceOf returns what the systemd unit of a node needs to know.
 func serviceOf(f *config.Fleet, n *config.Node) deploy.Service {
 	memory := int64(512 << 20)
 	var s deploy.Service
@@ -160,7 +160,7 @@ func serviceOf(f *config.Fleet, n *config.Node) deploy.Service {
 	})
 	writes := func(dir string) {
 		dir = path.Clean(dir)
-		for _, own := range []string{"/var/lib/kaiku", "/var/log/kaiku"} { // systemd makes these
+		for _, own := range []string{"/var/lib/kaiku", "/var/log/kaiku"} { // the unit has systemd make these
 			if dir == own || strings.HasPrefix(dir, own+"/") {
 				return
 			}
@@ -171,7 +171,7 @@ func serviceOf(f *config.Fleet, n *config.Node) deploy.Service {
 	}
 	if n.Has(config.RoleEdge) {
 		e := f.EdgeOf(n)
-		memory += 2*int64(e.Memory) + 512<<20 // Go's heap while it collects; segments that are written
+		memory += 2*int64(e.Memory) + 512<<20 // twice the RAM tier, because Go's heap grows during a collection; segments being written
 		s.Listen = append(s.Listen, e.HTTP)
 		if e.HTTPS != "" {
 			s.Listen = append(s.Listen, e.HTTPS)
@@ -202,8 +202,9 @@ func serviceOf(f *config.Fleet, n *config.Node) deploy.Service {
 	return s
 }
 
-// effectOf says what the process of a node needs for a changed fleet file: it takes sites and zones
-// by itself. With a shield, sites change more than that.
+// effectOf returns a function that compares a fleet file before a deploy with the one after it. A
+// process reloads sites and zones itself. Any other change needs a restart, and so does a change of
+// sites on an edge if one of them has a shield.
 func effectOf(after []byte, n *config.Node) func(before []byte) deploy.Effect {
 	rest := func(text []byte) (*config.Fleet, bool) {
 		f, ok := config.Decode(text)

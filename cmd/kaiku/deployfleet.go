@@ -24,18 +24,18 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// deployFleet is the running fleet, as a deploy asks its nodes on their own listeners.
+// deployFleet queries the nodes of the running fleet, through their own listeners.
 type deployFleet struct {
 	fleet  *config.Fleet
-	tokens []string   // of the admin API, as they are here: nodes are asked with the first that they accept
-	had    nodeTokens // those that are there
+	tokens []string   // of the admin API, from this machine
+	had    nodeTokens // the tokens that nodes had before the deploy
 	key    *fleet.Key // nil if there is no control plane
 }
 
-// lookTime bounds one question to a node.
+// lookTime limits one query of a node.
 const lookTime = 10 * time.Second
 
-// onNode is where a node itself reaches a listener of its own.
+// onNode returns the address under which the node itself reaches one of its listeners.
 func onNode(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -47,7 +47,7 @@ func onNode(listen string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// Healthy asks a node for each of its roles.
+// Healthy returns nil if the node is healthy in each of its roles.
 func (d *deployFleet) Healthy(ctx context.Context, node string, dial deploy.DialFunc) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -91,7 +91,8 @@ func (d *deployFleet) edgeHealthy(ctx context.Context, n *config.Node, dial depl
 	return errors.New("edge: the registry does not have it as ready yet")
 }
 
-// Drain marks a node by its own admin API.
+// Drain sets or removes the drain mark of a node, through the node's own admin API. changed is
+// false if the node was in that state already.
 func (d *deployFleet) Drain(ctx context.Context, node string, dial deploy.DialFunc, drain bool) (changed bool,
 	err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
@@ -122,7 +123,7 @@ func (d *deployFleet) Drain(ctx context.Context, node string, dial deploy.DialFu
 	return true, nil
 }
 
-// refused is what the admin API of a node says in place of an answer.
+// refused returns the error for an error response of a node's admin API.
 func (d *deployFleet) refused(status int, body []byte) error {
 	err := fmt.Errorf("the admin API answers %d: %.200s", status, bytes.TrimSpace(body))
 	token := d.fleet.Secrets.AdminToken
@@ -154,8 +155,8 @@ func (d *deployFleet) status(ctx context.Context, n *config.Node, dial deploy.Di
 	return st, nil
 }
 
-// askAdmin asks the admin API of a node, with each token in turn until it accepts one: those that
-// are here, and those that it had before this deploy.
+// askAdmin sends a request to the admin API of a node. It tries the tokens of this machine, then
+// those that the node had before this deploy, until the node accepts one.
 func (d *deployFleet) askAdmin(ctx context.Context, n *config.Node, dial deploy.DialFunc, method,
 	path string) (status int, body []byte, err error) {
 	tokens := slices.Concat(d.tokens, d.had.of(n.Name))
@@ -171,7 +172,7 @@ func (d *deployFleet) askAdmin(ctx context.Context, n *config.Node, dial deploy.
 	return status, body, err
 }
 
-// get asks over a connection of its own.
+// get sends a request over a connection of its own.
 func (d *deployFleet) get(ctx context.Context, dial deploy.DialFunc, method, addr, path, token string) (int, []byte,
 	error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, nil)
@@ -190,7 +191,8 @@ func (d *deployFleet) get(ctx context.Context, dial deploy.DialFunc, method, add
 	return resp.StatusCode, body, err
 }
 
-// lastError is the last error that was set; nil if it was none.
+// lastError has the result of the last attempt: nil if that succeeded. A timeout does not replace
+// another error, because that says more.
 type lastError struct {
 	mu  sync.Mutex
 	err error
@@ -199,7 +201,7 @@ type lastError struct {
 func (l *lastError) set(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err == nil || !errors.Is(err, context.DeadlineExceeded) { // which tells less than the one before
+	if err == nil || !errors.Is(err, context.DeadlineExceeded) { // a timeout says less than the error before it
 		l.err = err
 	}
 }
@@ -210,7 +212,8 @@ func (l *lastError) get() error {
 	return l.err
 }
 
-// askSOA asks a name server for a zone's SOA over TCP.
+// askSOA queries a name server for a zone's SOA record over TCP. It returns nil if the server has
+// the zone.
 func askSOA(ctx context.Context, dial deploy.DialFunc, addr, zone string) error {
 	name, err := dnsmessage.NewName(zone + ".")
 	if err != nil {

@@ -14,8 +14,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// nextSteps tells what is to be done after a deploy to machines that are new, outside of the fleet;
-// "" if nothing is.
+// nextSteps returns what is left to do outside of the fleet after a deploy to new machines, or "".
 func nextSteps(f *config.Fleet, plan *deploy.Plan, zones []*geodns.Zone, fleetFile string) string {
 	isNew := func(n *deploy.NodePlan) bool { return n.From == "" }
 	first := !slices.ContainsFunc(plan.Nodes, func(n *deploy.NodePlan) bool { return !isNew(n) })
@@ -53,8 +52,8 @@ func nextSteps(f *config.Fleet, plan *deploy.Plan, zones []*geodns.Zone, fleetFi
 	return b.String()
 }
 
-// unreachedNames are the public listeners of new nodes that take no connection from this machine.
-// The nodes themselves reach them, so that a firewall may be before them.
+// unreachedNames returns the public listeners of new nodes that accept no connection from this
+// machine. The nodes themselves do reach them, so a firewall is the likely cause.
 func unreachedNames(f *config.Fleet, ctx context.Context, plan *deploy.Plan) []string {
 	ctx, cancel := context.WithTimeout(ctx, siteDial)
 	defer cancel()
@@ -86,7 +85,7 @@ func unreachedNames(f *config.Fleet, ctx context.Context, plan *deploy.Plan) []s
 	return out
 }
 
-// nextZone tells how a domain comes to the fleet's name servers.
+// nextZone writes how to delegate a domain to the fleet's name servers.
 func nextZone(f *config.Fleet, b *strings.Builder, conf *config.Zone, z *geodns.Zone) {
 	name := strings.TrimSuffix(z.Name(), ".")
 	fmt.Fprintf(b, "Next, for the domain %s: ask its name servers before it leads to them:\n", name)
@@ -113,7 +112,8 @@ func nextZone(f *config.Fleet, b *strings.Builder, conf *config.Zone, z *geodns.
 	}
 }
 
-// plainHost is the first of a site's hosts that is no wildcard, or a host that a wildcard has.
+// plainHost returns the first host of a site that is not a wildcard, or else a host that the first
+// wildcard covers.
 func plainHost(hosts []string) string {
 	for _, h := range hosts {
 		if !strings.HasPrefix(h, "*.") {

@@ -11,7 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// nodeTokens are admin tokens that nodes had before a deploy, by the node's name.
+// nodeTokens has the admin tokens that nodes had before a deploy, by node name. It is safe for
+// concurrent use.
 type nodeTokens struct {
 	mu   sync.Mutex
 	list map[string][]string
@@ -32,14 +33,15 @@ func (t *nodeTokens) of(node string) []string {
 	return t.list[node]
 }
 
-// guardSecrets has a deploy to some nodes, nil being all, look at the secrets that it replaces
-// there. It reads those of nodes whose file is another one alone, and keeps them in memory alone.
+// guardSecrets makes a deploy look at the secrets that it replaces on nodes. only has the nodes
+// that are deployed; nil means all. It reads secrets only from nodes whose file differs, and keeps
+// them only in memory.
 func (d *deployFleet) guardSecrets(nodes []deploy.Node, only []string) {
 	for i := range nodes {
 		n := &nodes[i]
 		for j := range n.Files {
 			f := &n.Files[j]
-			switch f.Path { // "" would be the folder
+			switch f.Path { // "" would match the folder
 			case config.NodeFile(d.fleet.Secrets.AdminToken):
 				f.Replace = func(before []byte) (bool, error) {
 					if tokens, err := fleet.SplitSecrets(before); err == nil {
@@ -49,7 +51,7 @@ func (d *deployFleet) guardSecrets(nodes []deploy.Node, only []string) {
 				}
 			case config.NodeFile(d.fleet.Secrets.FleetKey):
 				f.Replace = func(before []byte) (bool, error) {
-					if bytes.Equal(before, f.Data) { // its mode alone is another
+					if bytes.Equal(before, f.Data) { // only its mode differs
 						return true, nil
 					}
 					replace, err := d.replacesKey(n.Name, f.Data, before)
@@ -63,9 +65,9 @@ func (d *deployFleet) guardSecrets(nodes []deploy.Node, only []string) {
 	}
 }
 
-// replacesKey reports whether the fleet key here replaces what a node has. It does not replace the
-// credential of the node; and none that nodes with the one key would refuse nodes with the other,
-// as there are both while a deploy rolls.
+// replacesKey reports whether the local fleet key replaces the one on a node. A node's credential
+// stays. A key that the local one does not accept is an error: during the deploy, nodes with the
+// one would refuse nodes with the other.
 func (d *deployFleet) replacesKey(node string, now, before []byte) (bool, error) {
 	here, there := d.fleet.LocalFile(d.fleet.Secrets.FleetKey), config.NodeFile(d.fleet.Secrets.FleetKey)
 	key, err := fleet.ParseKey(now)

@@ -23,13 +23,14 @@ import (
 )
 
 const (
-	siteTime  = 15 * time.Second // bounds a request for a site
-	siteDial  = 3 * time.Second  // bounds a connection to a node's own public address
-	sitesAt   = 8                // how many sites a node is asked for at the same time
-	siteBytes = 64 << 10         // of a body that are read
+	siteTime  = 15 * time.Second // limits a request for a site
+	siteDial  = 3 * time.Second  // limits a connection to a node's own public address
+	sitesAt   = 8                // requests to a node at the same time
+	siteBytes = 64 << 10         // read from a body
 )
 
-// Sites asks a node for each site from the node itself, at its public address.
+// Sites requests each site from a node. The connections start on the node itself and go to its
+// public address.
 func (d *deployFleet) Sites(ctx context.Context, node string, dial deploy.DialFunc) []deploy.SiteAnswer {
 	n := d.fleet.Node(node)
 	if !n.Has(config.RoleEdge) {
@@ -56,7 +57,7 @@ func (d *deployFleet) Sites(ctx context.Context, node string, dial deploy.DialFu
 	return out
 }
 
-// siteProbe asks one node for one site.
+// siteProbe requests one site from one node.
 type siteProbe struct {
 	*deployFleet
 	node *config.Node
@@ -64,7 +65,7 @@ type siteProbe struct {
 	dial deploy.DialFunc
 }
 
-// ask returns nil if the node does not have the site.
+// ask requests the site. It returns nil if the node does not have it.
 func (p *siteProbe) ask(ctx context.Context) *deploy.SiteAnswer {
 	host := plainHost(p.site.Hosts)
 	a := &deploy.SiteAnswer{Node: p.node.Name, Site: p.site.Name}
@@ -94,8 +95,8 @@ func (p *siteProbe) ask(ctx context.Context) *deploy.SiteAnswer {
 		return nil
 	}
 	if status < 500 {
-		// Past what is stored, and past other edges, which may have another configuration yet: only
-		// an origin can evaluate such a condition.
+		// Ask again, past this edge's store and past other edges, which may still have another
+		// configuration: only an origin can evaluate such a condition.
 		condition := http.Header{"If-Unmodified-Since": {time.Now().Add(24 * time.Hour).UTC().Format(http.TimeFormat)}}
 		status, header, body, err = p.fetch(ctx, a.URL, listen, condition)
 	}
@@ -108,7 +109,7 @@ func (p *siteProbe) ask(ctx context.Context) *deploy.SiteAnswer {
 	return a
 }
 
-// withPort is a host with the port of a listener, unless that is the usual one of the scheme.
+// withPort adds the port of a listener to a host, unless it is the default port of the scheme.
 func withPort(host, scheme, listen string) string {
 	_, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -120,8 +121,8 @@ func withPort(host, scheme, listen string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// connect connects to a listener at the node's public address, or where the node does not reach
-// that by itself, as behind the address translation of some clouds, at its own one.
+// connect connects to a listener at the node's public address. If the node can't reach that itself,
+// as behind the NAT of some clouds, connect uses the listener's local address.
 func (p *siteProbe) connect(ctx context.Context, listen string) (net.Conn, error) {
 	public, own := config.Reachable(listen, p.node), onNode(listen)
 	try, cancel := context.WithTimeout(ctx, siteDial)
@@ -146,7 +147,8 @@ var (
 	errUntrusted     = errors.New("its certificate is not trusted here")
 )
 
-// secure shakes hands for a host.
+// secure does a TLS handshake for a host. It returns errNoCertificate or errUntrusted if the
+// certificate is the problem.
 func (p *siteProbe) secure(ctx context.Context, host, listen string) error {
 	ctx, cancel := context.WithTimeout(ctx, siteTime)
 	defer cancel()
@@ -155,7 +157,7 @@ func (p *siteProbe) secure(ctx context.Context, host, listen string) error {
 		return err
 	}
 	defer raw.Close()
-	c := tls.Client(raw, &tls.Config{ServerName: host, InsecureSkipVerify: true}) // it is verified below
+	c := tls.Client(raw, &tls.Config{ServerName: host, InsecureSkipVerify: true}) // verified below
 	defer context.AfterFunc(ctx, func() { raw.Close() })()                        // a channel over SSH has no deadlines
 	if err := c.HandshakeContext(ctx); err != nil {
 		if strings.Contains(err.Error(), "tls: unrecognized name") { // crypto/tls does not export its alerts
@@ -174,7 +176,8 @@ func (p *siteProbe) secure(ctx context.Context, host, listen string) error {
 	return nil
 }
 
-// fetch asks the node over a connection of its own, and reads the begin of the body.
+// fetch sends a request to the node over a connection of its own. It reads up to siteBytes of the
+// body.
 func (p *siteProbe) fetch(ctx context.Context, target, listen string, fields http.Header) (status int,
 	header http.Header, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, siteTime)
@@ -187,7 +190,7 @@ func (p *siteProbe) fetch(ctx context.Context, target, listen string, fields htt
 		r.Header = fields
 	}
 	r.Header.Set("User-Agent", "kaiku-deploy")
-	// see secure
+	// ask has checked the certificate, by secure.
 	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return p.connect(ctx, listen) }}
 	resp, err := transport.RoundTrip(r)
@@ -198,11 +201,12 @@ func (p *siteProbe) fetch(ctx context.Context, target, listen string, fields htt
 		return 0, nil, nil, err
 	}
 	defer resp.Body.Close()
-	body, _ = io.ReadAll(io.LimitReader(resp.Body, siteBytes)) // what is told of an answer doesn't need all of it
+	body, _ = io.ReadAll(io.LimitReader(resp.Body, siteBytes)) // a part is enough to describe an error
 	return resp.StatusCode, resp.Header, body, nil
 }
 
-// cacheWord makes the last member of Cache-Status (RFC 9211), which is the edge's, a word.
+// cacheWord condenses the last member of Cache-Status (RFC 9211), which the edge adds, to one word:
+// stale, hit, pass, miss or "".
 func cacheWord(h http.Header) string {
 	lines := h.Values("Cache-Status")
 	if len(lines) == 0 {
@@ -222,7 +226,7 @@ func cacheWord(h http.Header) string {
 	return ""
 }
 
-// why tells why an answer is an error, and what to do about it.
+// why returns why a response is an error, and what to do about it.
 func (p *siteProbe) why(ctx context.Context, a *deploy.SiteAnswer, status int, header http.Header, body []byte) string {
 	text := "its origin " + originNames(p.site)
 	if a.Status != status {
@@ -243,7 +247,7 @@ func (p *siteProbe) why(ctx context.Context, a *deploy.SiteAnswer, status int, h
 	return text
 }
 
-// originNames are a site's servers.
+// originNames returns the URLs of a site's origin servers.
 func originNames(s *config.Site) string {
 	var out []string
 	for _, server := range s.Origin.Servers {

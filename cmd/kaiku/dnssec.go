@@ -53,7 +53,7 @@ Then: kaiku dnssec status tells when the registrar may have its DS record, which
 	}
 }
 
-// writeNew writes a secret to a file that is not there yet.
+// writeNew writes a secret to a new file. It is an error if the file exists.
 func writeNew(name string, text []byte) error {
 	w, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -70,16 +70,16 @@ func writeNew(name string, text []byte) error {
 type signedZone struct {
 	fleet *config.Fleet
 	zone  *config.Zone
-	file  string // of the keys, as the operator has it
+	file  string // of the keys, on the operator's machine
 	keys  dnssec.Keys
-	read  *geodns.Zone // nil if it has not been read
+	read  *geodns.Zone // the parsed zone; nil if it was not read
 }
 
 // name returns the zone's name without the dot at its end.
 func (z *signedZone) name() string { return strings.TrimSuffix(z.zone.Name, ".") }
 
-// signedZones reads the fleet file, and the keys of its signed zones. name is one of them; "" means
-// all.
+// signedZones reads the fleet file and the keys of its signed zones. name selects one zone; ""
+// means all.
 func signedZones(fleetFile, name string) ([]*signedZone, error) {
 	f, zones, err := config.Load(fleetFile)
 	if err != nil {
@@ -121,7 +121,7 @@ func signedZones(fleetFile, name string) ([]*signedZone, error) {
 	return out, nil
 }
 
-// save writes the keys back to their file, all at once.
+// save writes the keys to their file atomically.
 func (z *signedZone) save() error {
 	if err := z.keys.Check(); err != nil {
 		return err
@@ -154,7 +154,7 @@ func dnssecDS() *cobra.Command {
 	return cmd
 }
 
-// printDS prints what the registrar is to have.
+// printDS prints the DS record that the registrar must have.
 func (z *signedZone) printDS(w io.Writer) error {
 	wanted := z.keys.Wanted()
 	if wanted == nil {

@@ -12,22 +12,23 @@ import (
 )
 
 const (
-	// keyWait is how long caches have the DNSKEY records of before a change: their TTL.
+	// keyWait is how long caches may keep the previous DNSKEY records after a change: their TTL.
 	keyWait = time.Hour
-	// parentWait is how long caches have the DS records of before a change. The TTL is the
-	// parent's, a day at most of the large registries, and a resolver tells only what is left of
-	// it.
+	// parentWait is how long caches may keep the previous DS records after a change. The parent
+	// sets their TTL, which is a day at most at the large registries. The full TTL is unknown,
+	// because a resolver returns only the time that is left.
 	parentWait = 48 * time.Hour
 )
 
-// keyStep is what a rollover or the way out has come to.
+// keyStep is the state of a zone's keys before a step of `dnssec rollover` or `dnssec leave`.
 type keyStep struct {
 	view *keyView
 	now  time.Time
 	say  func(format string, a ...any)
 }
 
-// dnssecStep makes a command that does one step: those before it must be seen everywhere.
+// dnssecStep returns a command that does one step. The step itself makes sure that the previous
+// ones are seen everywhere.
 func dnssecStep(use, short, long string, step func(*keyStep) error) *cobra.Command {
 	var o dnssecOptions
 	cmd := &cobra.Command{
@@ -68,7 +69,7 @@ func (k *keyStep) key(state dnssec.State) *dnssec.Key {
 	return nil
 }
 
-// rollover does the next step.
+// rollover does the next step of a key rollover.
 func (k *keyStep) rollover() error {
 	z := k.view.zone
 	if k.key(dnssec.Leaving) != nil {
@@ -103,7 +104,8 @@ func (k *keyStep) rollover() error {
 	return nil
 }
 
-// promote makes the next key the active one, when the parent trusts it and all caches know that.
+// promote makes the next key the active one, once the parent has its DS record and no cache has the
+// previous DS record any more.
 func (k *keyStep) promote(next *dnssec.Key) error {
 	z := k.view.zone
 	active := k.key(dnssec.Active)
@@ -117,7 +119,9 @@ func (k *keyStep) promote(next *dnssec.Key) error {
 		k.say("step 2 of 4: at the registrar, replace the DS record by this one, and call this command again:")
 		return z.printDS(sayer{k})
 	}
-	if active.Seen.IsZero() { // of the key that the parent trusted before, it is when that ended
+	// While the active key is replaced, its Seen is when the parent was first seen to have the DS
+	// record of the next key.
+	if active.Seen.IsZero() {
 		active.Seen = k.now
 		if err := z.save(); err != nil {
 			return err
@@ -137,7 +141,7 @@ func (k *keyStep) promote(next *dnssec.Key) error {
 	return nil
 }
 
-// forget removes the retired key, when no cache has a signature of it.
+// forget removes the retired key, once no cache has a signature made with it.
 func (k *keyStep) forget(retired *dnssec.Key) error {
 	z := k.view.zone
 	if k.view.parentErr != nil {
@@ -158,8 +162,8 @@ func (k *keyStep) forget(retired *dnssec.Key) error {
 	return nil
 }
 
-// wait notes when a key was first seen at all name servers. It reports whether that is less long
-// ago than how long it takes caches, and then tells until when.
+// wait records when a key was first seen at all name servers. If less than long has passed since
+// then, it prints until when to wait, and why, and returns true.
 func (k *keyStep) wait(key *dnssec.Key, long time.Duration, why string) (bool, error) {
 	if key.Seen.IsZero() {
 		key.Seen = k.now
@@ -176,7 +180,7 @@ func (k *keyStep) wait(key *dnssec.Key, long time.Duration, why string) (bool, e
 	return false, nil
 }
 
-// longestTTL returns how long caches have signatures of a key that signs no more.
+// longestTTL returns how long caches may keep signatures of a key that no longer signs.
 func (z *signedZone) longestTTL() time.Duration {
 	longest := keyWait
 	if z.read != nil {
@@ -190,7 +194,7 @@ func (z *signedZone) longestTTL() time.Duration {
 
 func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
-// sayer writes what a step prints.
+// sayer is an io.Writer that prints through a step's say.
 type sayer struct{ k *keyStep }
 
 func (s sayer) Write(b []byte) (int, error) {
@@ -208,7 +212,7 @@ step, if the one before is seen everywhere; else it tells what is missing. The s
   3. the key dnssec is removed from the fleet file.`, (*keyStep).leave)
 }
 
-// leave does the next step of the way out.
+// leave does the next step of taking a zone out of DNSSEC.
 func (k *keyStep) leave() error {
 	z := k.view.zone
 	leaving := k.key(dnssec.Leaving)

@@ -17,21 +17,21 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
 )
 
-// maxSkew is how far a name server's clock may be off before the operator is told. Signatures bear
-// a day (dnssec.Day), which is far more.
+// maxSkew is how wrong a name server's clock may be before the operator is warned. Signatures
+// tolerate a day (dnssec.Day).
 const maxSkew = 5 * time.Minute
 
-// keyView is what name servers and the parent show of a zone's keys.
+// keyView is what the name servers and the parent publish about a zone's keys.
 type keyView struct {
 	zone    *signedZone
 	servers []serverView // by name
-	parent  []string     // data of the DS records
+	parent  []string     // rdata of the DS records
 	ttl     time.Duration
-	// why the parent isn't known
+	// why the parent's records are unknown
 	parentErr error
 }
 
-// serverView is what one name server shows.
+// serverView is what one name server publishes.
 type serverView struct {
 	node, addr string
 	shows      *geodns.PublishedKeys
@@ -48,7 +48,7 @@ func (o *dnssecOptions) flags(cmd *cobra.Command) {
 		"`HOST:PORT` of the resolver that finds the parent's records (default: this system's)")
 }
 
-// view asks all name servers of the fleet, and the resolver.
+// view queries all name servers of the fleet, and the resolver for the parent's records.
 func (o *dnssecOptions) view(ctx context.Context, z *signedZone) *keyView {
 	v := &keyView{zone: z}
 	for i := range z.fleet.Nodes {
@@ -78,7 +78,7 @@ func (o *dnssecOptions) view(ctx context.Context, z *signedZone) *keyView {
 	return v
 }
 
-// atServers returns why not every name server shows the state of the key file, or "".
+// atServers returns why some name server does not publish the state of the key file, or "".
 func (v *keyView) atServers() string {
 	if len(v.servers) == 0 {
 		return "no node has the role geodns"
@@ -91,7 +91,7 @@ func (v *keyView) atServers() string {
 	return ""
 }
 
-// lacks returns why a name server doesn't show the keys as their file has them, or "".
+// lacks returns why a name server does not publish the keys as their file has them, or "".
 func (s *serverView) lacks(keys dnssec.Keys) string {
 	if s.err != nil {
 		return s.err.Error()
@@ -119,7 +119,7 @@ func (s *serverView) asksRemoval() bool {
 	return slices.ContainsFunc(s.shows.CDS, func(data string) bool { return strings.HasPrefix(data, "\x00\x00\x00") })
 }
 
-// parentHas reports whether the parent has the DS of a key.
+// parentHas reports whether the parent has the DS record of a key.
 func (v *keyView) parentHas(key *dnssec.Key) bool {
 	data, err := geodns.DSData(v.zone.name(), key)
 	return err == nil && slices.Contains(v.parent, data)

@@ -79,7 +79,7 @@ With --config and --node, it is that node's edge; other flags override the file.
 	return cmd
 }
 
-// checkAddresses finds flags that are no addresses.
+// checkAddresses returns an error if a flag is not a valid address.
 func checkAddresses(o node.Overrides) error {
 	flags := []struct{ flag, addr string }{{"--listen", o.Edge.HTTP}, {"--admin", o.Edge.Admin}}
 	for _, addr := range o.Listen {

@@ -116,10 +116,10 @@ func printExplanation(out io.Writer, e cache.Explanation) error {
 	return w.Flush()
 }
 
-// printOrigin writes how the origin of an explained URL is. What to do about the failure of a
-// server is told where it is why this URL failed, or why the server is not used now.
+// printOrigin prints the state of an explained URL's origin servers. A hint follows an error if the
+// error is why this URL failed, or why a server is not used now.
 func printOrigin(row func(name, format string, a ...any), e cache.Explanation) {
-	hints := map[string]bool{} // that are written already
+	hints := map[string]bool{} // already printed
 	hint := func(f *origin.Failure) {
 		if f.Hint != "" && !hints[f.Hint] {
 			hints[f.Hint] = true

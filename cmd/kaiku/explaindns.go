@@ -62,7 +62,7 @@ kaiku_dns_node_healthy shows it.`,
 	return cmd
 }
 
-// sourceText says where a place comes from.
+// sourceText describes where a location comes from.
 func sourceText(source string) string {
 	switch source {
 	case "locate":

@@ -19,7 +19,7 @@ func healthCommand(etc string) *cobra.Command {
 			if !cmd.Flags().Changed("config") {
 				fleetFile = fleetHere(etc)
 			}
-			f, _, err := config.LoadNode(fleetFile, &config.Keeper{}) // a damaged zone is not what is asked
+			f, _, err := config.LoadNode(fleetFile, &config.Keeper{}) // a damaged zone does not matter here
 			if err != nil {
 				return err
 			}

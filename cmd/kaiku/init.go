@@ -15,19 +15,19 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// firstFiles are the first files of a fleet.
+// firstFiles has the answers from which init writes the first files of a fleet.
 type firstFiles struct {
 	Domain, Email string
 	Origin        config.OriginURL
 	Nodes         []firstNode
 
-	// Below the domain, the origin's host needs addresses in the zone: its label and these.
+	// For an origin below the domain, the zone needs the origin's label and these addresses.
 	OriginLabel     string
 	OriginAddresses []netip.Addr
-	// Unhealthy is what the origin answers to the health check, if that would be taken as down; 0
+	// Unhealthy is the origin's status for the health check, if it would count as down; 0
 	// otherwise.
 	Unhealthy int
-	// Unreached means that the origin was asked and did not answer.
+	// Unreached reports whether the origin did not answer init's requests.
 	Unreached bool
 	Signed    bool // the zone gets a DNSSEC key
 }
@@ -87,13 +87,13 @@ for how long.`,
 	return cmd
 }
 
-// questions are what is asked of a person.
+// questions asks the operator.
 type questions struct {
 	lines *bufio.Scanner
 	out   io.Writer
 }
 
-// ask asks again until take takes the answer.
+// ask repeats a question until take accepts the answer. It returns an error at the end of input.
 func (q *questions) ask(question string, take func(answer string) error) error {
 	for {
 		fmt.Fprint(q.out, question+": ")
@@ -109,7 +109,7 @@ func (q *questions) ask(question string, take func(answer string) error) error {
 	}
 }
 
-// gather takes what was given by flags, and asks for the rest.
+// gather takes the values of flags, and asks for those that are missing.
 func (f *firstFiles) gather(q *questions, domain, originURL, email string, nodes []string) error {
 	given := func(value, question string, take func(string) error) error {
 		if value == "" {
@@ -148,7 +148,7 @@ func (f *firstFiles) gather(q *questions, domain, originURL, email string, nodes
 		if err := f.setEmail(email); err != nil {
 			return usageError{err}
 		}
-	} else if len(nodes) == 0 { // an end here is an answer, too
+	} else if len(nodes) == 0 { // the end of input counts as an empty answer
 		_ = q.ask("e-mail address for certificates from Let's Encrypt (an empty line: no TLS)", f.setEmail)
 	}
 	return nil
@@ -177,7 +177,7 @@ func (f *firstFiles) setOrigin(text string) error {
 	return nil
 }
 
-// hosts are those of the site.
+// hosts returns the hosts of the site.
 func (f *firstFiles) hosts() []string { return []string{f.Domain, "www." + f.Domain} }
 
 var emailRE = regexp.MustCompile(`^[^@\s"\\]+@[^@\s"\\]+\.[^@\s"\\]+$`)
@@ -190,8 +190,8 @@ func (f *firstFiles) setEmail(text string) error {
 	return nil
 }
 
-// assignRoles makes all nodes edges, the first two name servers, and the first, or the first three,
-// control nodes. One alone needs none.
+// assignRoles makes all nodes edges and the first two name servers. Of three or more nodes, the
+// first three are control nodes; of two, the first is. A single node needs no control plane.
 func (f *firstFiles) assignRoles() {
 	controls := 1
 	if len(f.Nodes) >= 3 {

@@ -16,7 +16,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
 )
 
-// firstFleet and firstZone are the files; values stand in place of the words in braces.
+// firstFleet and firstZone are the templates of the files. Values replace the words in braces.
 const firstFleet = `# One file describes the fleet. Every node gets the same file and is told its own name: kaiku serve --config fleet.yaml --node NAME
 # Run kaiku check fleet.yaml after every change. docs/fleet.yaml of Kaiku explains every key.
 
@@ -59,7 +59,7 @@ type firstFile struct {
 	mode os.FileMode
 }
 
-// values are what stands in the files in place of the words in braces.
+// values returns what replaces the words in braces.
 func (f *firstFiles) values() *strings.Replacer {
 	health := "      health: { path: / }              # asked every 5 s; a server that answers with 400 or more, or not at all, is down"
 	if f.Unhealthy != 0 {
@@ -110,7 +110,7 @@ tls:
 		secure, "{{nodes}}", nodes, "{{records}}", servers+addrs)
 }
 
-// files makes the files.
+// files returns the files to write, with new secrets.
 func (f *firstFiles) files() ([]firstFile, error) {
 	values := f.values()
 	out := []firstFile{{"fleet.yaml", []byte(values.Replace(firstFleet)), 0o644},
@@ -133,10 +133,10 @@ func (f *firstFiles) files() ([]firstFile, error) {
 	return append(out, firstFile{f.keyFile(), text, 0o600}), err
 }
 
-// keyFile is where the zone's DNSSEC key is.
+// keyFile returns the name of the file with the zone's DNSSEC key.
 func (f *firstFiles) keyFile() string { return f.Domain + ".dnssec.key" }
 
-// write writes the files, none of which may be there.
+// write writes the files and checks them. It is an error if one of them exists.
 func (f *firstFiles) write(ctx context.Context, dir string, out io.Writer) error {
 	files, err := f.files()
 	if err != nil {

@@ -11,17 +11,18 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// firstNode is a machine as it is given to init.
+// firstNode is a machine as init was told of it.
 type firstNode struct {
 	Name      string
 	Addresses []netip.Addr
 	Place     config.Location
-	Where     string // what the place is; "" if it was given by its coordinates
-	Guessed   bool   // the place is guessed from the address
+	Where     string // a description of the location; "" if coordinates were given
+	Guessed   bool   // the location is guessed from the address
 	Roles     string
 }
 
-// addNode takes a machine as NAME=IP[,IP]@PLACE, which none of those before may contradict.
+// addNode parses and adds a machine, NAME=IP[,IP]@PLACE. Another node with the same name or address
+// is an error.
 func (f *firstFiles) addNode(text string) error {
 	n, err := parseFirstNode(text)
 	if err != nil {
@@ -75,7 +76,7 @@ func parseFirstNode(text string) (firstNode, error) {
 	return n, fmt.Errorf("node %s: where is it? Its address tells no country; %s", n.Name, form)
 }
 
-// parsePlace takes coordinates, or the name of a city.
+// parsePlace sets the location from coordinates or from the name of a city.
 func (n *firstNode) parsePlace(text string) error {
 	lat, lon, both := strings.Cut(text, ",")
 	var err1, err2 error

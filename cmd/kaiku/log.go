@@ -18,7 +18,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// newLog is the log of a process: lines of text from Info on, unless its settings say otherwise.
+// newLog returns the log of a process. It writes lines of text from level Info on, until Configure
+// or setLevel changes that.
 func newLog(out io.Writer) *slog.Logger {
 	h := &logHandler{set: &logSettings{}, line: &bytes.Buffer{}, mu: &sync.Mutex{}, out: out, journal: toJournal(out)}
 	opts := &slog.HandlerOptions{Level: &h.set.level}
@@ -29,19 +30,19 @@ func newLog(out io.Writer) *slog.Logger {
 	return slog.New(h)
 }
 
-// logSettings are what of a log may change while the process runs.
+// logSettings are the settings of a log that can change while the process runs.
 type logSettings struct {
 	level slog.LevelVar
 	json  atomic.Bool
-	fixed atomic.Bool // the level was given on the command line, which comes before the fleet file
+	fixed atomic.Bool // the level was given on the command line, which overrides the fleet file
 }
 
-// logHandler is a slog.Handler that writes as its settings say. Lines for systemd's journal begin
-// with their priority, as sd-daemon(3) has it, so that journalctl -p knows it.
+// logHandler is a slog.Handler that follows its settings. It begins lines for systemd's journal
+// with their priority (sd-daemon(3)), so that journalctl -p can filter by it.
 type logHandler struct {
 	set        *logSettings
-	text, json slog.Handler  // write to line
-	line       *bytes.Buffer // the record that is being written
+	text, json slog.Handler  // both write to line
+	line       *bytes.Buffer // the record being written
 	mu         *sync.Mutex   // guards line
 	out        io.Writer
 	journal    bool
@@ -50,7 +51,7 @@ type logHandler struct {
 // Enabled implements slog.Handler.
 func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.set.level.Level() }
 
-// Handle writes a record in one piece.
+// Handle writes a record with a single Write.
 func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -83,7 +84,7 @@ func (h *logHandler) WithGroup(name string) slog.Handler {
 	return &with
 }
 
-// withoutTime drops the time of a record, which the journal notes itself.
+// withoutTime drops the time of a record, because the journal records its own.
 func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey {
 		return slog.Attr{}
@@ -91,7 +92,7 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// Configure sets the log as a fleet file says. A level of the command line stays.
+// Configure applies the log settings of a fleet file. A level from the command line stays in force.
 func (h *logHandler) Configure(l config.LogSettings) {
 	h.set.json.Store(l.Format == "json")
 	if !h.set.fixed.Load() {
@@ -99,7 +100,7 @@ func (h *logHandler) Configure(l config.LogSettings) {
 	}
 }
 
-// levelOf is a level by its name, which was checked; "" is info.
+// levelOf returns the level with a name, which must be valid. "" means info.
 func levelOf(name string) slog.Level {
 	var l slog.Level // info
 	if name != "" {
@@ -108,8 +109,8 @@ func levelOf(name string) slog.Level {
 	return l
 }
 
-// logFlag gives a command the flag --log-level. byDefault is its value where none is given; ""
-// leaves the level to the fleet file.
+// logFlag adds the flag --log-level to a command. byDefault is the flag's default value; "" leaves
+// the level to the fleet file.
 func logFlag(cmd *cobra.Command, log *slog.Logger, byDefault string) {
 	text := "log from this `LEVEL` on: " + strings.Join(config.LogLevels(), ", ")
 	if byDefault == "" {
@@ -124,7 +125,7 @@ func logFlag(cmd *cobra.Command, log *slog.Logger, byDefault string) {
 	}
 }
 
-// setLevel sets the level that a command line gives, which no fleet file changes.
+// setLevel sets the level from the command line. A fleet file no longer changes it.
 func setLevel(log *slog.Logger, name string) error {
 	if !slices.Contains(config.LogLevels(), name) {
 		return usageError{fmt.Errorf("--log-level %q: want %s", name, strings.Join(config.LogLevels(), ", "))}
@@ -136,8 +137,8 @@ func setLevel(log *slog.Logger, name string) error {
 	return nil
 }
 
-// toJournal reports whether systemd's journal reads what is written. A process may have given its
-// child another standard error along with the environment.
+// toJournal reports whether out is connected to systemd's journal. JOURNAL_STREAM alone does not
+// prove that: a child inherits the environment, but may have another standard error.
 func toJournal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	if !ok || os.Getenv("JOURNAL_STREAM") == "" {
@@ -151,7 +152,7 @@ func toJournal(out io.Writer) bool {
 	return ok && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// priority is a level as the journal reads it.
+// priority returns the prefix by which the journal reads a level (sd-daemon(3)).
 func priority(l slog.Level) string {
 	switch {
 	case l >= slog.LevelError:
@@ -164,7 +165,7 @@ func priority(l slog.Level) string {
 	return "<7>"
 }
 
-// printError tells of the error that ends the program.
+// printError prints the error that ends the program.
 func printError(out io.Writer, err error) {
 	text := "kaiku: " + err.Error()
 	if toJournal(out) {

@@ -21,7 +21,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)       // a second signal ends the process at once
-	slog.SetDefault(newLog(os.Stderr)) // of libraries that have none of their own
+	slog.SetDefault(newLog(os.Stderr)) // for libraries without a logger of their own
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case err == nil:
@@ -32,7 +32,7 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// exitCode is 2 for a command line that makes no sense, and 1 for all other errors.
+// exitCode returns 2 for a command line that makes no sense, and 1 for all other errors.
 func exitCode(err error) int {
 	if errors.As(err, new(usageError)) || errors.As(err, new(config.UnknownNode)) {
 		return 2
@@ -43,15 +43,15 @@ func exitCode(err error) int {
 // usageError is a command line that makes no sense: exit code 2.
 type usageError struct{ error }
 
-// errReported is a failure that was told already.
+// errReported is a failure that was already printed.
 var errReported = errors.New("failed")
 
-// run is the program: tests call it as main does.
+// run runs the program. Tests call it as main does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return runOn(ctx, config.NodeDir, args, stdout, stderr)
 }
 
-// runOn is run on a machine that has what makes it a node in the folder etc.
+// runOn is run with etc as the folder of a node's files.
 func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Writer) error {
 	log := newLog(stderr)
 	root := &cobra.Command{
@@ -61,7 +61,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 		SilenceUsage:  true,
 		Args:          usage(noArgs),
 	}
-	// Not cobra's own flag, of which what it prints is a text/template: see TestImports.
+	// Not cobra's own flag, because that prints through text/template: see TestImports.
 	tell := root.Flags().Bool("version", false, "print the version")
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *tell {
@@ -73,7 +73,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	demo := demoCommand(log)
-	logFlag(demo, log, "warn") // so that lines of the log don't stand among what the demo prints
+	logFlag(demo, log, "warn") // to keep log lines out of the demo's output
 	root.AddCommand(demo)
 	for _, c := range []*cobra.Command{edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log)} {
 		logFlag(c, log, "")
@@ -94,7 +94,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	return root.ExecuteContext(ctx)
 }
 
-// usage makes what a check of arguments finds an error of usage.
+// usage turns the errors of an argument check into usage errors.
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
@@ -104,8 +104,8 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// noArgs refuses arguments. Those of a command that has others below it are names that none of
-// these has.
+// noArgs refuses arguments. For a command with subcommands, an argument is an unknown subcommand,
+// and the error suggests a similar one.
 func noArgs(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
@@ -121,7 +121,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return err
 }
 
-// wants takes exactly these arguments.
+// wants requires exactly the named arguments.
 func wants(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(names) {

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// manCommand is for packages.
+// manCommand writes the man pages for packages.
 func manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",
@@ -15,7 +15,7 @@ func manCommand() *cobra.Command {
 		Hidden: true,
 		Args:   usage(wants("DIR")),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			day := time.Unix(0, 0).UTC() // so that the same source makes the same pages
+			day := time.Unix(0, 0).UTC() // a fixed date, so that the same source makes the same pages
 			cmd.Root().DisableAutoGenTag = true
 			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "KAIKU", Section: "1", Source: "Kaiku",
 				Manual: "Kaiku", Date: &day}, args[0])

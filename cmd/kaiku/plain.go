@@ -6,17 +6,17 @@ import (
 	"unicode"
 )
 
-// plain is where commands print: it has no control characters but newlines and tabs. What nodes and
-// origins say of themselves is printed, and a hostile one would else speak to the operator's
-// terminal.
+// plain is the output of all commands. It replaces control characters other than newlines and tabs,
+// because commands print texts from nodes and origins, and a hostile one could send escape
+// sequences to the operator's terminal.
 type plain struct{ to io.Writer }
 
-// Write writes text. An error says nothing about how much of it was written.
+// Write writes text. After an error, the returned count does not say how much was written.
 func (p plain) Write(b []byte) (int, error) {
 	text := strings.ReplaceAll(string(b), "\r\n", "\n")
 	hidden := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }
 	if strings.ContainsFunc(text, hidden) || strings.ContainsRune(text, unicode.ReplacementChar) {
-		text = strings.Map(func(r rune) rune { // and so what is not UTF-8 is replaced too
+		text = strings.Map(func(r rune) rune { // this also replaces invalid UTF-8
 			if hidden(r) {
 				return unicode.ReplacementChar
 			}

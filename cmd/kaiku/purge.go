@@ -13,7 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
-// maxPurgeWait is the most that an admin listener waits.
+// maxPurgeWait is how long an admin listener waits for edges at most.
 const maxPurgeWait = 5 * time.Minute
 
 func purgeCommand(etc string) *cobra.Command {
@@ -84,8 +84,8 @@ has no special meaning: to purge everything below a path, use --prefix with that
 	return cmd
 }
 
-// refuseStars refuses URLs and prefixes that end as patterns do, as such a purge would find
-// nothing.
+// refuseStars refuses URLs and prefixes that end in *: the API takes * literally, so such a purge
+// would match nothing.
 func refuseStars(req purge.Request) error {
 	for _, u := range slices.Concat(req.URLs, req.Prefixes) {
 		if base, found := strings.CutSuffix(u, "*"); found {
@@ -96,7 +96,7 @@ func refuseStars(req purge.Request) error {
 	return nil
 }
 
-// lacking is the error of a purge that not all edges have applied in time.
+// lacking returns an error that names the edges that have not applied a purge in time, or nil.
 func lacking(done purge.Response, limit time.Duration) error {
 	var names []string
 	for _, e := range done.Edges {

@@ -42,7 +42,7 @@ type adminNodes struct {
 	say    func(format string, a ...any)
 	opened []*adminNode   // connected over SSH
 	fleet  *config.Fleet  // nil without a fleet file
-	losers sync.WaitGroup // connections that are no longer needed
+	losers sync.WaitGroup // close connections that are no longer needed
 }
 
 // open finds the admin listeners: --admin, those of the nodes of --config, that of the node that
@@ -90,7 +90,7 @@ func (a *adminAPI) open(cmd *cobra.Command) (*adminNodes, error) {
 			return nodes, err
 		case a.config == "":
 			return nil, err
-		} // it is given, on a machine that deploys
+		} // with --config, this machine is one to deploy from
 	}
 	names := f.NodeNames()
 	if a.node != "" {
@@ -308,7 +308,7 @@ func (a *adminNodes) connect(ctx context.Context) *adminNode {
 // each node that it can connect to.
 func (a *adminNodes) each(ctx context.Context, do func(i int, n *adminNode) error) {
 	var work sync.WaitGroup
-	var mu sync.Mutex // guards what is noted
+	var mu sync.Mutex // guards what answered and failed record
 	for i, n := range a.list {
 		if n.err != nil {
 			continue

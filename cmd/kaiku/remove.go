@@ -18,7 +18,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// removeFlags are what remove is told on the command line.
+// removeFlags are the command line flags of remove.
 type removeFlags struct {
 	config, ssh                  string
 	lost, dryRun, yes, acceptNew bool
@@ -63,7 +63,7 @@ func (fl *removeFlags) run(cmd *cobra.Command, name string) error {
 	}
 	n := f.Node(name)
 	target := deploy.Node{Name: name, SSH: fl.ssh}
-	last := n != nil && len(f.Nodes) == 1 // the fleet ends with it
+	last := n != nil && len(f.Nodes) == 1 // removing it ends the fleet
 	switch {
 	case n != nil && n.Has(config.RoleControl) && !last:
 		return fmt.Errorf("node %s is a control node: take the role control from it in %s and deploy, and then remove it", name, fl.config)
@@ -98,7 +98,7 @@ func (fl *removeFlags) run(cmd *cobra.Command, name string) error {
 	return errors.Join(err, d.Close())
 }
 
-// remove plans, asks, and does what the plan says.
+// remove makes a plan, prints it, asks for confirmation and applies it.
 func (fl *removeFlags) remove(cmd *cobra.Command, m *deploy.Remover, f *config.Fleet, zones []*geodns.Zone) error {
 	plan, err := m.Plan(cmd.Context())
 	if err != nil {
@@ -132,7 +132,8 @@ func (fl *removeFlags) remove(cmd *cobra.Command, m *deploy.Remover, f *config.F
 	return afterRemoval(f, out, fl.config, plan, m.Lost)
 }
 
-// noticeTime is how long name servers take to find that an edge is down; 0 if there are none.
+// noticeTime returns how long name servers need to find out that an edge is down, or 0 if the fleet
+// has no zones.
 func noticeTime(f *config.Fleet) time.Duration {
 	if len(f.GeoDNS.Zones) == 0 {
 		return 0
@@ -142,7 +143,7 @@ func noticeTime(f *config.Fleet) time.Duration {
 		config.Duration(2*time.Second))) + time.Duration(cmp.Or(h.Timeout, config.Duration(time.Second)))
 }
 
-// missed tells what the fleet lacks without a node that it still has.
+// missed returns what the fleet loses with a node that its file still has.
 func missed(f *config.Fleet, name string, zones []*geodns.Zone) []string {
 	n := f.Node(name)
 	if n == nil {
@@ -174,7 +175,7 @@ func missed(f *config.Fleet, name string, zones []*geodns.Zone) []string {
 	return out
 }
 
-// afterRemoval tells what is left to do.
+// afterRemoval prints what is left to do.
 func afterRemoval(f *config.Fleet, out io.Writer, config string, plan *deploy.Removal, lost bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node %s is removed\n", plan.Node)

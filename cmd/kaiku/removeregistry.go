@@ -12,18 +12,19 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// nodeRegistry is what the control plane knows of one node. It is asked by the way of a control
-// node's machine, as that node, whose lease nobody else may change.
+// nodeRegistry is a node's entry in the registry of the control plane. It connects through the
+// machine of a control node, with the identity of the removed node, because no other node may
+// change that node's lease.
 type nodeRegistry struct {
 	running *deployFleet
 	deploy  *deploy.Deploy
 	node    string
 
-	client *fleet.Client // nil before the first question
+	client *fleet.Client // nil before the first request
 	conn   *deploy.Conn
 }
 
-// connect connects to the control plane by the first control node that answers.
+// connect connects to the control plane through the first control node that answers.
 func (r *nodeRegistry) connect(ctx context.Context) (*fleet.Client, error) {
 	if r.client != nil {
 		return r.client, nil
@@ -50,7 +51,7 @@ func (r *nodeRegistry) connectBy(ctx context.Context, n *config.Node) error {
 	if err != nil {
 		return err
 	}
-	// The client lives longer than this call.
+	// The client outlives this call, so it must not end with ctx.
 	client, refused, err := r.running.client(context.WithoutCancel(ctx), n, conn.DialContext, r.node, fleet.RoleEdge)
 	if err != nil {
 		conn.Close()
@@ -71,7 +72,7 @@ func (r *nodeRegistry) connectBy(ctx context.Context, n *config.Node) error {
 				err = fmt.Errorf("%w: %w", err, last)
 			}
 			return err
-		case <-time.After(100 * time.Millisecond): // it connects in the background
+		case <-time.After(100 * time.Millisecond): // the client connects in the background
 		}
 	}
 }
@@ -83,7 +84,9 @@ func (r *nodeRegistry) close() {
 	}
 }
 
-// Look refuses a node that the control plane counts on.
+// Look returns the registry's entry of the node. With watch, it waits up to fleet.LeaseTime for a
+// renewal of the lease, which shows that the node is live. A node that keeps a replica of the log
+// of purges is an error.
 func (r *nodeRegistry) Look(ctx context.Context, watch bool) (deploy.Registered, error) {
 	c, err := r.connect(ctx)
 	if err != nil {
@@ -117,7 +120,7 @@ func (r *nodeRegistry) Look(ctx context.Context, watch bool) (deploy.Registered,
 	return out, nil
 }
 
-// Drain marks the node, or takes that back.
+// Drain sets or removes the drain mark of the node.
 func (r *nodeRegistry) Drain(ctx context.Context, drain bool) error {
 	c, err := r.connect(ctx)
 	if err != nil {
@@ -126,7 +129,7 @@ func (r *nodeRegistry) Drain(ctx context.Context, drain bool) error {
 	return c.Drain(ctx, r.node, drain)
 }
 
-// Forget takes the node out of the registry.
+// Forget removes the node from the registry.
 func (r *nodeRegistry) Forget(ctx context.Context) error {
 	c, err := r.connect(ctx)
 	if err != nil {

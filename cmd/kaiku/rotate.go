@@ -100,7 +100,7 @@ func rotateOtherCommand() *cobra.Command {
 // rotator replaces one secret.
 type rotator struct {
 	deployFlags
-	key       bool // it is the fleet key
+	key       bool // the secret is the fleet key
 	step, yes bool
 }
 
@@ -111,7 +111,7 @@ func (r *rotator) flags(cmd *cobra.Command) {
 	f.BoolVar(&r.yes, "yes", false, "don't ask")
 }
 
-// run replaces the secret whose file fleet.yaml names.
+// run replaces the secret in the file that path returns.
 func (r *rotator) run(cmd *cobra.Command, what string, path func(*config.Fleet) (string, error)) error {
 	f, _, err := config.Load(r.config)
 	if err != nil {
@@ -174,7 +174,7 @@ func (r *rotator) run(cmd *cobra.Command, what string, path func(*config.Fleet) 
 	return steps.run(cmd.Context())
 }
 
-// opened calls do with a deploy of what is in the files now.
+// opened calls do with a deploy of the files' current content, and closes that.
 func (r *rotator) opened(cmd *cobra.Command, do func(*deploy.Deploy, *deployFleet) error) error {
 	d, running, err := r.deployFlags.open(cmd)
 	if err != nil {
@@ -183,7 +183,7 @@ func (r *rotator) opened(cmd *cobra.Command, do func(*deploy.Deploy, *deployFlee
 	return errors.Join(do(d, running), d.Close())
 }
 
-// changes reports whether a plan replaces a file of the fleet file on a node that has it.
+// changes reports whether a plan replaces a file on a node that has another version of it.
 func changes(p *deploy.Plan, file string) bool {
 	for _, n := range p.Nodes {
 		for _, c := range n.Files {
@@ -195,11 +195,10 @@ func changes(p *deploy.Plan, file string) bool {
 	return false
 }
 
-// reach connects to the machine of a node: with dial its listeners are reached, until close is
-// called.
+// reach connects to the machine of a node. dial reaches the node's listeners until close is called.
 type reach func(ctx context.Context, n *config.Node) (dial deploy.DialFunc, close func() error, err error)
 
-// overSSH reaches machines as a deploy does.
+// overSSH connects to machines as a deploy does.
 func overSSH(d *deploy.Deploy) reach {
 	return func(ctx context.Context, n *config.Node) (deploy.DialFunc, func() error, error) {
 		i := slices.IndexFunc(d.Nodes, func(o deploy.Node) bool { return o.Name == n.Name })
@@ -211,8 +210,8 @@ func overSSH(d *deploy.Deploy) reach {
 	}
 }
 
-// accepted waits until all admin listeners accept a token, as nodes take a changed file some
-// moments after a deploy.
+// accepted waits until the admin listeners of all nodes accept a token. Nodes load a changed file
+// some moments after a deploy.
 func (d *deployFleet) accepted(ctx context.Context, to reach, token string) error {
 	for i := range d.fleet.Nodes {
 		n := &d.fleet.Nodes[i]
@@ -240,8 +239,8 @@ func (d *deployFleet) accepted(ctx context.Context, to reach, token string) erro
 	return nil
 }
 
-// reseal has what edges share of certificates encrypted with the fleet key that is used, as an old
-// one is about to be given up. Edges do that too, some time later.
+// reseal encrypts the certificate data that edges share with the fleet key in use, before the old
+// key is given up. Edges do that too, but some time later.
 func (d *deployFleet) reseal(ctx context.Context, to reach) error {
 	if d.fleet.TLS.ACME == nil || d.key == nil {
 		return nil
@@ -259,10 +258,10 @@ func (d *deployFleet) reseal(ctx context.Context, to reach) error {
 	return fmt.Errorf("encrypt what edges share of certificates with the new fleet key: %w", errors.Join(errs...))
 }
 
-// resealTime is how long one control node may take.
+// resealTime limits the attempt through one control node.
 const resealTime = time.Minute
 
-// resealAt does it by way of one control node.
+// resealAt is reseal through one control node.
 func (d *deployFleet) resealAt(ctx context.Context, to reach, n *config.Node) error {
 	ctx, cancel := context.WithTimeout(ctx, resealTime)
 	defer cancel()
@@ -287,7 +286,7 @@ func (d *deployFleet) resealAt(ctx context.Context, to reach, n *config.Node) er
 	return errors.Join(err, end())
 }
 
-// repeat calls try until it returns no error, or ctx ends.
+// repeat calls try until it returns no error or ctx ends.
 func repeat(ctx context.Context, try func() error) error {
 	for {
 		err := try()

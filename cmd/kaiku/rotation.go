@@ -14,41 +14,41 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// rotation replaces the secret in a file that nodes have too. Each step changes the file, and
-// brings it to all nodes. A node that has done a step and one that has not accept what the other
-// one uses.
+// rotation replaces a secret in a file that nodes have copies of. Each step rewrites the file and
+// deploys it to all nodes. Between two steps, a node with the new file and a node with the old one
+// accept each other's secret.
 type rotation struct {
-	file   string // the operator's
+	file   string // the operator's copy
 	stages []stage
-	again  string // the command that goes on
-	once   bool   // one step only
-	// deploy brings the file to all nodes. before reports whether nodes have another file, and
-	// whether a deploy would do anything.
+	again  string // the command that continues the rotation
+	once   bool   // stop after one step
+	// deploy copies the file to all nodes. before reports whether nodes have another version of the
+	// file (other), and whether a deploy would change anything at all (anything).
 	deploy func(context.Context) error
 	before func(context.Context) (other, anything bool, err error)
-	// taken returns once the old secret can be given up for the new one.
+	// taken returns nil once all nodes are ready to give up the old secret for the new one.
 	taken func(ctx context.Context, secret string) error
-	sure  func() (bool, error) // is asked before the last step; nil is sure
+	sure  func() (bool, error) // asks the operator before the last step; nil means yes
 	say   func(format string, a ...any)
 }
 
-// stage is what is in the file at a step.
+// stage is the content of the file during a step.
 type stage int
 
 const (
-	learns  stage = iota // old, new: nodes use the old secret, and accept both
-	uses                 // new, old: nodes use the new secret, and accept both
+	learns  stage = iota // old, new: nodes use the old secret and accept both
+	uses                 // new, old: nodes use the new secret and accept both
 	forgets              // new: nodes refuse the old secret
 )
 
-// What a rotation goes through: a secret that nodes show to each other is used after all have
-// learned it, before any forgets the old one.
+// The stages of a rotation. Nodes show the fleet key to each other, so none uses the new key before
+// all have learned it, and none forgets the old key before all use the new one.
 var (
 	keyStages   = []stage{learns, uses, forgets}
 	tokenStages = []stage{learns, forgets}
 )
 
-// run does the steps that are left.
+// run does the steps that are left, or one of them if once is set.
 func (r *rotation) run(ctx context.Context) error {
 	s, err := readRotated(r.file, len(r.stages))
 	if err != nil {
@@ -103,8 +103,8 @@ func (r *rotation) run(ctx context.Context) error {
 	}
 }
 
-// finish ends a rotation whose last step was stopped: the file says nothing of one any more, and
-// nodes have another file.
+// finish completes a rotation that was interrupted in its last step: the file no longer mentions a
+// rotation, but some nodes still have the previous file.
 func (r *rotation) finish(ctx context.Context) error {
 	r.say("nodes do not all have what is in %s: bringing it to them", r.file)
 	if err := r.deploy(ctx); err != nil {
@@ -114,7 +114,7 @@ func (r *rotation) finish(ctx context.Context) error {
 	return nil
 }
 
-// next writes the file for the next step.
+// next rewrites the file for the next step.
 func (r *rotation) next(s *rotated) error {
 	s.step++
 	lines := [...][]string{{s.old, s.new}, {s.new, s.old}, {s.new}}[r.stages[s.step-1]]
@@ -126,23 +126,23 @@ func (r *rotation) next(s *rotated) error {
 	return replaceFile(r.file, []byte(strings.Join(lines, "\n")+"\n"))
 }
 
-// stopped says how to go on after an error.
+// stopped adds to an error how to continue the rotation.
 func (r *rotation) stopped(err error) error {
 	return fmt.Errorf("%w\nthe rotation is not finished, and all nodes accept each other: run %s again to go on", err,
 		r.again)
 }
 
-// rotated is what a file of secrets says of a rotation.
+// rotated is the state of a rotation, as the file of secrets records it.
 type rotated struct {
-	step     int // 0 is none
+	step     int // from 1; 0 means that no rotation is under way
 	old, new string
-	comments []string // of the operator
+	comments []string // written by the operator
 }
 
 // rotationMark begins the last line of a file whose rotation is not finished.
 const rotationMark = "# kaiku rotate: step "
 
-// readRotated reads a file, of a rotation of so many steps.
+// readRotated reads the file of a rotation that has the given number of steps.
 func readRotated(file string, steps int) (*rotated, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -178,15 +178,14 @@ func readRotated(file string, steps int) (*rotated, error) {
 	return s, nil
 }
 
-// newSecret makes one: 256 random bits.
+// newSecret returns 256 random bits in base64.
 func newSecret() (string, error) {
 	b := make([]byte, 32)
 	_, err := rand.Read(b)
 	return base64.StdEncoding.EncodeToString(b), err
 }
 
-// replaceFile replaces what is in a file, in one step that lasts. It keeps the file's mode and
-// owner.
+// replaceFile replaces a file's content atomically and durably. It keeps the file's mode and owner.
 func replaceFile(name string, data []byte) error {
 	name, err := filepath.EvalSymlinks(name)
 	if err != nil {

@@ -15,14 +15,14 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// What a sitemap may have (sitemaps.org); an index has as many sitemaps at most as a sitemap has
-// URLs.
+// Limits of a sitemap (sitemaps.org). The number of sitemaps in an index has the same limit as the
+// number of URLs in a sitemap.
 const (
-	maxSitemap     = 50 << 20 // bytes, unpacked
+	maxSitemap     = 50 << 20 // bytes, uncompressed
 	maxSitemapURLs = 50_000
 )
 
-// readSitemap calls use with the URLs of a sitemap, or of each one of an index.
+// readSitemap calls use with the URLs of a sitemap, or with those of each sitemap of an index.
 func readSitemap(ctx context.Context, url string, use func(urls []string) error) error {
 	urls, sitemaps, err := fetchSitemap(ctx, url)
 	if err != nil {
@@ -67,7 +67,7 @@ func fetchSitemap(ctx context.Context, url string) (urls, sitemaps []string, err
 	return parseSitemap(resp.Body)
 }
 
-// parseSitemap reads a sitemap or an index of some, packed or not.
+// parseSitemap reads a sitemap or a sitemap index. It may be compressed with gzip.
 func parseSitemap(in io.Reader) (urls, sitemaps []string, err error) {
 	body := bufio.NewReader(in)
 	var text io.Reader = body

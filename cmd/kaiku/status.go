@@ -11,13 +11,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
-// statusTime bounds what one node may take to tell its status.
+// statusTime limits how long one node may take to report its status.
 const statusTime = 15 * time.Second
 
-// nodeAnswer is what a node that was asked tells.
+// nodeAnswer is the response of a node that was queried.
 type nodeAnswer struct {
 	Node   string        `json:"node"`
-	Error  string        `json:"error,omitempty"` // why it can't be asked
+	Error  string        `json:"error,omitempty"` // why the node can't be queried
 	Status *admin.Status `json:"status,omitempty"`
 }
 
@@ -75,7 +75,8 @@ origin servers; --verbose shows these for every edge.`,
 	return cmd
 }
 
-// printStatusJSON prints what a node tells as it tells it, and of a fleet that of each node.
+// printStatusJSON prints the status as the queried node returns it. With --config, it prints the
+// statuses of all nodes.
 func printStatusJSON(out io.Writer, nodes *adminNodes, answers []nodeAnswer) error {
 	if !nodes.overSSH() {
 		return json.NewEncoder(out).Encode(answers[0].Status)

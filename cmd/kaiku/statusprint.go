@@ -89,7 +89,7 @@ func (r *fleetReport) printNodes(out io.Writer) error {
 	return w.Flush()
 }
 
-// printEdges writes a line for each edge, and one for all.
+// printEdges prints a line for each edge, and a total.
 func (r *fleetReport) printEdges(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nedge\trequests\thits\terrors\tsent\tobjects\tdisk\torigins\tcertificates")
@@ -119,7 +119,7 @@ func edgeLine(w io.Writer, st *admin.Status) {
 		s.Objects, share(uint64(s.Bytes), uint64(s.Disk)), originsText(st.Origins), certificatesText(st.Certificates))
 }
 
-// share is a part of a whole in percent.
+// share returns part as a percentage of whole, or "-" if whole is 0.
 func share(part, whole uint64) string {
 	if whole == 0 {
 		return "-"
@@ -127,7 +127,7 @@ func share(part, whole uint64) string {
 	return fmt.Sprintf("%.1f %%", float64(part)/float64(whole)*100)
 }
 
-// originsText says how many origin servers can be used.
+// originsText returns how many origin servers are up.
 func originsText(pools []origin.Status) string {
 	up, all := 0, 0
 	for _, p := range pools {
@@ -146,7 +146,7 @@ func originsText(pools []origin.Status) string {
 	return fmt.Sprintf("%d of %d up", up, all)
 }
 
-// certificatesText is how long the certificate is good that expires first.
+// certificatesText returns the time until the first certificate expires, or how many are missing.
 func certificatesText(list []certs.Status) string {
 	if len(list) == 0 {
 		return "-"
@@ -174,7 +174,7 @@ func days(n float64) string {
 	return fmt.Sprintf("%.0f days", n)
 }
 
-// shortVersion cuts a commit to what tells it from others.
+// shortVersion shortens a commit hash to 12 digits.
 func shortVersion(v string) string {
 	if len(v) == 40 {
 		return v[:12]
@@ -182,7 +182,7 @@ func shortVersion(v string) string {
 	return v
 }
 
-// roundTime writes a time for people.
+// roundTime rounds a duration for people.
 func roundTime(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -195,7 +195,7 @@ func roundTime(d time.Duration) string {
 	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
 }
 
-// printStore writes what an edge holds and what its store did.
+// printStore prints what the store of an edge holds and what it did.
 func printStore(out io.Writer, st *admin.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	s := st.Store
@@ -220,7 +220,7 @@ func printStore(out io.Writer, st *admin.Status) error {
 	return w.Flush()
 }
 
-// printOrigins writes a table of the servers that misses are fetched from.
+// printOrigins prints a table of the origin servers.
 func printOrigins(out io.Writer, pools []origin.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\norigin\tserver\tstate\trequests\tfailed\tunder way\tconnections\treused\twhy")
@@ -248,7 +248,7 @@ func printOrigins(out io.Writer, pools []origin.Status) error {
 	return nil
 }
 
-// roundSize writes a number of bytes for people.
+// roundSize rounds a number of bytes for people.
 func roundSize(n int64) string {
 	if n < 1<<10 {
 		return fmt.Sprintf("%d B", n)

@@ -66,8 +66,8 @@ func (r *fleetReport) problem(node, format string, a ...any) {
 	r.problems = append(r.problems, cmp.Or(node, "edge")+": "+fmt.Sprintf(format, a...))
 }
 
-// merge adds what one node knows of another one. If reports differ, the worse one counts, because a
-// node that is cut off keeps its old state.
+// merge adds one node's report about another node. If reports differ, the worse one counts, because
+// a node that is cut off keeps its old state.
 func (r *fleetReport) merge(n admin.NodeStatus) {
 	i := slices.IndexFunc(r.nodes, func(have admin.NodeStatus) bool { return have.Node == n.Node })
 	if i < 0 {
@@ -165,7 +165,7 @@ func (r *fleetReport) checkEdge(st *admin.Status) {
 			case !s.Up():
 				r.problem(st.Name, "origin %s of %s is %s: %s%s", s.Server, p.Site, s.State,
 					cmp.Or(s.Why, "no reason is known"), hint)
-			case failed > 0 && failed >= s.Requests && s.LastFailure != nil: // too few yet for it to count as down
+			case failed > 0 && failed >= s.Requests && s.LastFailure != nil: // too few for the server to count as down
 				r.problem(st.Name, "origin %s of %s: %d of %s failed: %s%s", s.Server, p.Site, s.Requests,
 					words.Count(int(s.Requests), "request"), s.LastFailure.Error, hint)
 			}
@@ -184,7 +184,7 @@ func (r *fleetReport) checkEdge(st *admin.Status) {
 			r.problem(st.Name, "there is no certificate for %s yet", c.Name)
 		case *c.DaysLeft < 0:
 			r.problem(st.Name, "the certificate for %s has expired", c.Name)
-		case *c.DaysLeft < c.Days/4: // the fleet's own are renewed before
+		case *c.DaysLeft < c.Days/4: // certificates from ACME are renewed earlier
 			r.problem(st.Name, "the certificate for %s expires in %s", c.Name, days(*c.DaysLeft))
 		}
 	}

@@ -12,17 +12,17 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// nodeVariable is the environment variable that has the name of a node where --node is not given.
+// nodeVariable is the environment variable with the name of the node, for when --node is not given.
 const nodeVariable = "KAIKU_NODE"
 
-// nodeFlag adds --node.
+// nodeFlag adds the flag --node.
 func nodeFlag(cmd *cobra.Command, node *string) {
 	cmd.Flags().StringVar(node, "node", os.Getenv(nodeVariable),
 		"this node's `NAME` (default the variable "+nodeVariable+")")
-	cmd.Flags().Lookup("node").DefValue = "" // of help and man pages
+	cmd.Flags().Lookup("node").DefValue = "" // for help and man pages, which must not depend on the environment
 }
 
-// packaged is the node of a package, which is told its name by a file.
+// packaged is the node of a distribution package, which learns its name from a file.
 func packaged() deploy.Node {
 	return deploy.Node{Name: "${" + nodeVariable + "}",
 		Service: deploy.Service{Program: "/usr/bin/kaiku", Environment: "/etc/kaiku/node"}}
@@ -70,11 +70,11 @@ func writeBelow(root string, f deploy.File) error {
 	return os.WriteFile(path, f.Data, 0o644)
 }
 
-// unitsOf are the units of a node.
+// unitsOf returns the systemd units of a node.
 func unitsOf(fleetFile, node string, forPackage bool) ([]deploy.File, error) {
 	if forPackage {
-		// The service binds what its node needs. The socket beside it, for edges, is there to be
-		// enabled: without it connections are refused during a restart.
+		// The service binds its own listeners. The socket unit is for edges, and optional: without
+		// it, the kernel refuses connections during a restart.
 		n := packaged()
 		files, err := n.Units()
 		n.Listen = []string{":80", ":443"}

@@ -31,8 +31,8 @@ func printVersion(out io.Writer) error {
 	return err
 }
 
-// versionText is what kaiku version prints: the version, the commit and its date as far as the
-// build has them, and the version of Go.
+// versionText returns the version, the commit and its date as far as the build knows them, and the
+// version of Go.
 func versionText(version string, info *debug.BuildInfo) string {
 	set := map[string]string{}
 	for _, s := range info.Settings {

@@ -12,7 +12,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
-// warmTime bounds a request that warms an edge.
+// warmTime limits one request to warm an edge.
 const warmTime = time.Hour
 
 func warmCommand(etc string) *cobra.Command {
@@ -62,16 +62,16 @@ node into that edge.`,
 	return cmd
 }
 
-// warming is what became of each edge.
+// warming has the result of each edge.
 type warming struct {
 	nodes *adminNodes
 	rate  int
-	edges []warmedEdge // as nodes.list
+	edges []warmedEdge // in the order of nodes.list
 }
 
 type warmedEdge struct {
 	Node string `json:"node"`
-	// Error is why the edge could not be asked any further.
+	// Error is why the edge could not be queried any further.
 	Error string `json:"error,omitempty"`
 	admin.WarmResponse
 }
@@ -84,12 +84,12 @@ func newWarming(nodes *adminNodes, rate int) *warming {
 	return w
 }
 
-// send has all edges fetch URLs, at the same time. It fails once none can be asked.
+// send makes all edges fetch URLs, at the same time. It fails if no edge can be queried.
 func (w *warming) send(cmd *cobra.Command, urls []string) error {
 	ctx := cmd.Context()
 	w.nodes.each(ctx, func(i int, n *adminNode) error {
 		total := &w.edges[i]
-		// As many as go in a minute, so that one request is not for hours.
+		// A batch has as many URLs as an edge fetches in a minute, so that no request takes hours.
 		for batch := range batches(urls, w.rate*60, 3<<20) {
 			var done admin.WarmResponse
 			if err := n.call(ctx, warmTime, "POST", "/v1/warm", admin.WarmRequest{URLs: batch, Rate: w.rate},
@@ -155,7 +155,7 @@ func (w *warming) print(cmd *cobra.Command, asJSON bool) error {
 	return nil
 }
 
-// batches cuts a list into parts of at most count URLs and size bytes.
+// batches splits a list into batches of at most count URLs and size bytes.
 func batches(urls []string, count, size int) func(yield func([]string) bool) {
 	return func(yield func([]string) bool) {
 		for len(urls) > 0 {
