@@ -5,16 +5,17 @@ import (
 	"time"
 )
 
-// setup is how much the peers of a case are given. Cases of one setup that follow each other share
-// the peers.
+// setup is the resources that the peers of a case get. Consecutive cases with the same setup use
+// the same running peers.
 type setup struct {
-	Memory int // MiB, of a RAM tier where there is one of its own
+	Memory int // MiB for the RAM tier, for peers that have their own
 	Disk   int // MiB
-	// RAMHolds says that all of the set is meant to be in RAM.
+	// RAMHolds reports whether all objects are meant to fit in RAM.
 	RAMHolds bool
-	// Cores are those of the peer; "" means one, without the load.
+	// Cores has the peer's cores, as taskset takes them. "" means one core, which the load does not
+	// use.
 	Cores string
-	// Shield puts a second cache of the same kind between the peer and the origin. What both cost
+	// Shield puts a second cache of the same kind between the peer and the origin. The cost of both
 	// counts.
 	Shield bool
 }
@@ -24,42 +25,42 @@ var (
 	onDisk = setup{Memory: 256, Disk: 6144}
 	small  = setup{Memory: 128, Disk: 512, RAMHolds: true}
 	huge   = setup{Memory: 6144, Disk: 8192, RAMHolds: true}
-	vast   = setup{Memory: 256, Disk: 96 << 10} // an object may be a quarter of it
+	vast   = setup{Memory: 256, Disk: 96 << 10} // an object may take up to a quarter of Disk
 	both   = setup{Memory: 2048, Disk: 4096, RAMHolds: true, Cores: "0,1"}
 	tiers  = setup{Memory: 2048, Disk: 4096, RAMHolds: true, Shield: true}
 )
 
-// testCase is one thing to measure.
+// testCase is one measurement.
 type testCase struct {
 	Name  string
 	Title string
 	Setup setup
 	Proto string // http1, tls1, http2 or http3
 	Size  int64  // of an object
-	Count int    // objects asked for
+	Count int    // number of different objects
 	Conns int
-	// Streams is how many requests are under way on a connection.
+	// Streams is the number of concurrent requests on a connection.
 	Streams int
 	How     how
-	// Fields are sent with each request, separated by |.
+	// Fields has the header fields of each request, separated by |.
 	Fields string
 	Status int
-	Body   int64 // of a response
-	// Peers are those that can do it, in the order of the report.
+	Body   int64 // bytes of each response
+	// Peers has the peers that support the case, in the order of the report.
 	Peers []string
 }
 
-// how is what the load is.
+// how is the kind of load.
 type how string
 
 const (
-	each  how = "each"  // each object in turn
-	fresh how = "new"   // each request for another object: none is stored
-	pass  how = "pass"  // the same, and none may be stored
-	parts how = "range" // 64 KiB of one object
-	idle  how = "idle"  // connections that ask for nothing any more
+	each  how = "each"  // hits: all objects, in turn
+	fresh how = "new"   // misses: each request for another object
+	pass  how = "pass"  // misses that may not be stored, each for another object
+	parts how = "range" // 64 KiB ranges of one object
+	idle  how = "idle"  // connections that stay idle
 	churn how = "churn" // hits, while other objects come and go
-	slow  how = "slow"  // clients that read one object, each a little at a time
+	slow  how = "slow"  // clients that read one large object slowly
 )
 
 const (
@@ -69,7 +70,7 @@ const (
 
 	idleConns = 10_000
 	slowConns = 1_000
-	// churnRate is how many new objects of 1 MiB a second come in the background.
+	// churnRate is the number of new 1 MiB objects a second in the background.
 	churnRate = 50
 )
 
@@ -83,8 +84,8 @@ var (
 		gib: "1 GiB", 20 * gib: "20 GiB"}
 )
 
-// allCases gives all cases, in the order in which they are run. With before, another version of
-// Kaiku takes part in all.
+// allCases returns all cases in the order in which they run. With before, another version of Kaiku
+// is one of the peers in every case.
 func allCases(before bool) []testCase {
 	cases := namedCases()
 	for i := range cases {
@@ -171,29 +172,29 @@ func namedCases() []testCase {
 // misses reports whether each request of a case reaches the origin.
 func (c *testCase) misses() bool { return c.How == fresh || c.How == pass }
 
-// sample is what one round of one peer gave.
+// sample is the result of one round of one peer.
 type sample struct {
 	Requests int     `json:"requests"`
 	Seconds  float64 `json:"seconds"`
-	CPU      float64 `json:"cpu_us_per_request"` // user and system
+	CPU      float64 `json:"cpu_us_per_request"` // user and system time
 	Rate     float64 `json:"requests_per_second"`
-	Busy     float64 `json:"busy_percent"` // of its core
+	Busy     float64 `json:"busy_percent"` // CPU time as a percentage of one core
 	P50      float64 `json:"p50_us"`
 	P99      float64 `json:"p99_us"`
-	// Origin is how many of the requests reached the origin.
+	// Origin is the number of requests that reached the origin.
 	Origin int64 `json:"origin_requests"`
 	RSS    int64 `json:"rss_bytes"`
-	// Anonymous is that of RSS which no file backs.
+	// Anonymous is the part of RSS that no file backs.
 	Anonymous int64 `json:"anonymous_bytes"`
-	// Conn is what an idle connection adds to RSS, and a slow client to Anonymous, in bytes, in the
-	// cases that measure that.
+	// Conn is the memory of one connection in bytes, in the cases that measure it: what an idle
+	// connection adds to RSS, or what a slow client adds to Anonymous.
 	Conn float64 `json:"bytes_per_idle_connection,omitempty"`
 }
 
-// outcome is what a load says of itself.
+// outcome is what the load generator reports.
 type outcome struct {
 	Requests int
-	Bytes    int64 // received, header blocks included where the load counts them
+	Bytes    int64 // received, with header blocks if the load generator counts them
 	Took     time.Duration
 	P50, P99 time.Duration
 }

@@ -1,6 +1,6 @@
-// Package peer runs the programs that a benchmark compares, each on cores of its own, and tells
-// what they spend: the CPU time and the memory that the kernel counts for a process and all that it
-// started.
+// Package peer runs the programs that a benchmark compares, each on its own cores. It measures the
+// CPU time and memory of a program and all processes that the program started, as the kernel counts
+// them.
 package peer
 
 import (
@@ -18,18 +18,18 @@ import (
 	"time"
 )
 
-// Process is a program that runs.
+// Process is a running program.
 type Process struct {
 	cmd *exec.Cmd
-	log bytes.Buffer // read only after the end
-	// ended is closed once the program has ended.
+	log bytes.Buffer // read only after the program has ended
+	// ended is closed when the program has ended.
 	ended chan struct{}
 }
 
-// Start runs a program on some of the cores, as taskset takes them, with more environment than
-// ours. It is ended when ctx is.
+// Start runs a program on some cores, in the format of taskset -c. env is added to this process's
+// environment. The program gets SIGTERM when ctx ends, and is killed 10 seconds later.
 func Start(ctx context.Context, cores string, env []string, args ...string) (*Process, error) {
-	// taskset replaces itself by the program, so that the process is the program's.
+	// taskset execs the program, so the process is the program itself.
 	p := &Process{cmd: exec.CommandContext(ctx, "taskset", append([]string{"-c", cores}, args...)...)}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
@@ -46,16 +46,18 @@ func Start(ctx context.Context, cores string, env []string, args ...string) (*Pr
 	return p, nil
 }
 
-// Ended is closed when the program has ended, which it should not before Stop.
+// Ended returns a channel that is closed when the program has ended. Before Stop, that is a
+// failure.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
-// stopTime is what a program has to end by itself.
+// stopTime is how long a program has to end after SIGTERM.
 const stopTime = 10 * time.Second
 
-// Pid is the process's id.
+// Pid returns the process ID of the program.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Stop ends the program and waits until it has, and returns what it printed.
+// Stop sends SIGTERM, and SIGKILL 10 seconds later. It waits until the program has ended, and
+// returns what it printed.
 func (p *Process) Stop() string {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	kill := time.AfterFunc(stopTime, func() { _ = p.cmd.Process.Kill() })
@@ -64,8 +66,8 @@ func (p *Process) Stop() string {
 	return p.log.String()
 }
 
-// CPU is what the process and its descendants that live have spent, in user and in system mode
-// (proc(5), /proc/pid/stat, fields 14 and 15), in steps of 10 ms.
+// CPU returns the CPU time that the program and its living descendants have used, in user and
+// system mode (proc(5), /proc/pid/stat, fields 14 and 15). The resolution is 10 ms.
 func (p *Process) CPU() (total time.Duration, err error) {
 	for _, pid := range tree(p.Pid()) {
 		t, err := cpuTime(pid)
@@ -82,10 +84,10 @@ func cpuTime(pid int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // from the third on
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // from the third field on
 	user, err1 := strconv.ParseInt(fields[11], 10, 64)
 	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	// USER_HZ is 100 on every Linux of now
+	// USER_HZ is 100 on every current Linux.
 	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
 }
 
@@ -94,14 +96,14 @@ var (
 	anonymousLine = regexp.MustCompile(`RssAnon:\s+(\d+) kB`)
 )
 
-// RSS is the resident memory of the process and its descendants in bytes. What they share counts
-// for each.
+// RSS returns the resident memory of the program and its descendants in bytes. Memory that they
+// share counts once for each process.
 func (p *Process) RSS() int64 { return p.memory(rssLine) }
 
-// Anonymous is that of RSS which no file backs, so that the kernel can't take it back.
+// Anonymous returns the part of RSS that no file backs, in bytes. The kernel can't reclaim it.
 func (p *Process) Anonymous() int64 { return p.memory(anonymousLine) }
 
-// memory adds up a line of /proc/pid/status.
+// memory returns the sum of one line of /proc/pid/status over all processes, in bytes.
 func (p *Process) memory(line *regexp.Regexp) (total int64) {
 	for _, pid := range tree(p.Pid()) {
 		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -113,7 +115,7 @@ func (p *Process) memory(line *regexp.Regexp) (total int64) {
 	return total
 }
 
-// tree gives a process and its descendants. Each thread has children of its own.
+// tree returns the PIDs of a process and its descendants. The kernel lists children by thread.
 func tree(pid int) []int {
 	all := []int{pid}
 	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -128,10 +130,10 @@ func tree(pid int) []int {
 	return all
 }
 
-// Package is a program, and what Debian has it in.
+// Package is a program and the Debian package that has it.
 type Package struct{ Program, Install string }
 
-// Missing tells how to install the first program that is not here, as an error.
+// Missing returns an error that says how to install the first program that is missing, or nil.
 func Missing(packages ...Package) error {
 	for _, p := range packages {
 		if _, err := exec.LookPath(p.Program); err != nil {
@@ -143,9 +145,9 @@ func Missing(packages ...Package) error {
 
 var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)*`)
 
-// Version gives the version number that a program prints, or else its first line.
+// Version returns the version number that a program prints, or else the first line of its output.
 func Version(args ...string) string {
-	// gdnsd has no such option, and says its version with its usage
+	// gdnsd has no such option, but prints its version with its usage.
 	out, _ := exec.Command(args[0], args[1:]...).CombinedOutput()
 	line, _, _ := strings.Cut(string(out), "\n")
 	if found := versionNumber.FindString(string(out)); found != "" {
@@ -154,7 +156,7 @@ func Version(args ...string) string {
 	return line
 }
 
-// FreePort gives a port of loopback that is free now, for UDP and for TCP.
+// FreePort returns a port of the loopback interface that is free now, for both UDP and TCP.
 func FreePort() (string, error) {
 	for {
 		conn, err := net.ListenPacket("udp", "127.0.0.1:0")

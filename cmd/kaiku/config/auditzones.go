@@ -10,27 +10,27 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// zoneAudit looks at what zones refer to: records that parse, and that kill a domain or its mail
-// all the same. What breaks is an error; what may be meant, or hurts only a part, is a warning.
-// Names are in lower case, without the dot at their end.
+// zoneAudit checks what the records of zones refer to. It finds records that parse but break a
+// domain or its mail. What certainly breaks is an error. What may be intended, or breaks only a
+// part, is a warning. Names are in lower case, without the final dot.
 type zoneAudit struct {
 	fleet *Fleet
 	zones map[string]*geodns.Zone
-	edges map[string][]string // edge names, with the nodes that they are answered with
+	edges map[string][]string // edge names, with the nodes that may be in their answers
 	found []finding
 }
 
-// finding is something to say of a record.
+// finding is an error or a warning about a record.
 type finding struct {
 	zone  *geodns.Zone
-	line  int               // of the first record of its set, as geodns.Zone.At counts
-	is    func(string) bool // whether a word of the file is what is meant
-	after string            // a word before it, which is the record's type; "" is none
+	line  int               // of the first record of the set, as geodns.Zone.At counts
+	is    func(string) bool // reports whether a word of the line is the one to point at
+	after string            // the record type, which comes before the word; "" means any place
 	warn  bool
 	msg   string
 }
 
-// auditZones looks at zones that have been read.
+// auditZones checks zones that have been read.
 func (f *Fleet) auditZones(zones []*geodns.Zone) {
 	a := &zoneAudit{fleet: f, zones: map[string]*geodns.Zone{}, edges: map[string][]string{}}
 	for _, z := range zones {
@@ -73,10 +73,10 @@ func (a *zoneAudit) about(ref geodns.Reference, warn bool, z *geodns.Zone, forma
 	}, format, args...)
 }
 
-// set looks at the records of one name and type.
+// set checks the records of one name and type.
 func (a *zoneAudit) set(z *geodns.Zone, refs []geodns.Reference) {
 	usable := 0
-	var poor []geodns.Reference // of no use
+	var poor []geodns.Reference // records whose target has no address
 	for _, ref := range refs {
 		switch a.target(z, ref) {
 		case usableTarget:
@@ -94,11 +94,11 @@ type targetVerdict int
 
 const (
 	usableTarget targetVerdict = iota
-	poorTarget                 // it has no address
-	toldTarget                 // it is an error, which has been told
+	poorTarget                 // the target has no address
+	toldTarget                 // an error or warning was added already
 )
 
-// target looks at what one record refers to.
+// target checks what one record refers to.
 func (a *zoneAudit) target(z *geodns.Zone, ref geodns.Reference) targetVerdict {
 	within := a.relative(z, ref.Target)
 	_, notIP := netip.ParseAddr(cmp.Or(within, ref.Target))
@@ -107,7 +107,7 @@ func (a *zoneAudit) target(z *geodns.Zone, ref geodns.Reference) targetVerdict {
 	switch {
 	case ref.Target == "":
 		if ref.Type != "NS" {
-			return usableTarget // there is no such service (RFC 7505, 2782)
+			return usableTarget // an empty target means that there is no such service (RFC 7505, RFC 2782)
 		}
 		a.about(ref, false, z, "NS names no server: write the name of one")
 	case notIP == nil && (ref.Type == "CNAME" || ref.Type == "DNAME"):
@@ -118,7 +118,7 @@ func (a *zoneAudit) target(z *geodns.Zone, ref geodns.Reference) targetVerdict {
 	case isEdge:
 		return a.edgeTarget(z, ref, nodes)
 	case zone == nil:
-		return usableTarget // elsewhere
+		return usableTarget // the target is in no zone of the fleet
 	case zone.Find(ref.Target) == geodns.NoName && a.twice(z, ref.Target):
 		a.about(ref, false, z, "%s %s has no dot at its end, so that it means %s: write %s.", ref.Type, within,
 			ref.Target, within)
@@ -128,7 +128,7 @@ func (a *zoneAudit) target(z *geodns.Zone, ref geodns.Reference) targetVerdict {
 	return toldTarget
 }
 
-// kind judges a target by what its zone has there.
+// kind judges a target by what its zone has at that name.
 func (a *zoneAudit) kind(z *geodns.Zone, ref geodns.Reference, found geodns.Found) targetVerdict {
 	switch {
 	case found == geodns.Alias && ref.Type == "NS":
@@ -140,7 +140,7 @@ func (a *zoneAudit) kind(z *geodns.Zone, ref geodns.Reference, found geodns.Foun
 		(ref.Target == ref.Owner || strings.HasSuffix(ref.Target, "."+ref.Owner)):
 		return poorTarget
 	case ref.Type == "CNAME" && found == geodns.NoName && !strings.HasPrefix(ref.Owner, "_"):
-		// a challenge may come to be there
+		// a name that begins with _ is exempt: the target may be a challenge that is yet to come
 		a.about(ref, true, z, "the alias %s leads nowhere, as there is no %s%s",
 			cmp.Or(a.relative(z, ref.Owner), ref.Owner), ref.Target, a.orWhole(z, ref.Target))
 	case ref.Type == "PTR" && found == geodns.NoName && a.orWhole(z, ref.Target) != "":
@@ -152,7 +152,7 @@ func (a *zoneAudit) kind(z *geodns.Zone, ref geodns.Reference, found geodns.Foun
 	return usableTarget
 }
 
-// edgeTarget judges an edge name that a record refers to.
+// edgeTarget judges an edge name as the target of a record.
 func (a *zoneAudit) edgeTarget(z *geodns.Zone, ref geodns.Reference, nodes []string) targetVerdict {
 	switch ref.Type {
 	case "NS":
@@ -169,8 +169,8 @@ func (a *zoneAudit) edgeTarget(z *geodns.Zone, ref geodns.Reference, nodes []str
 	return usableTarget
 }
 
-// poor tells of a host without an address. others reports whether the set has another that is of
-// use.
+// poor reports a target without an address. others reports whether the set has another target that
+// can be used.
 func (a *zoneAudit) poor(z *geodns.Zone, ref geodns.Reference, others bool) {
 	name := cmp.Or(a.relative(z, ref.Target), ref.Target)
 	switch {
@@ -184,7 +184,8 @@ func (a *zoneAudit) poor(z *geodns.Zone, ref geodns.Reference, others bool) {
 	}
 }
 
-// orWhole is what to write if a relative name was meant as a whole one.
+// orWhole returns a hint for a relative name that was perhaps meant as a fully qualified one, or
+// "".
 func (a *zoneAudit) orWhole(z *geodns.Zone, target string) string {
 	if rel := a.relative(z, target); strings.Contains(rel, ".") {
 		return fmt.Sprintf(", or write %s. if that is the whole name", rel)
@@ -192,7 +193,7 @@ func (a *zoneAudit) orWhole(z *geodns.Zone, target string) string {
 	return ""
 }
 
-// relative is a name as it is below the zone, or "".
+// relative returns a name relative to the zone, or "" if it is not below the zone.
 func (a *zoneAudit) relative(z *geodns.Zone, name string) string {
 	rel, below := strings.CutSuffix(name, "."+strings.TrimSuffix(z.Name(), "."))
 	if !below {
@@ -201,15 +202,15 @@ func (a *zoneAudit) relative(z *geodns.Zone, name string) string {
 	return rel
 }
 
-// twice reports whether a name ends in the zone's name twice, as one without the dot at its end
-// does.
+// twice reports whether a name ends in the zone's name twice. That happens to a fully qualified
+// name that is written without the final dot.
 func (a *zoneAudit) twice(z *geodns.Zone, name string) bool {
 	origin := strings.TrimSuffix(z.Name(), ".")
 	rel := a.relative(z, name)
 	return rel == origin || strings.HasSuffix(rel, "."+origin)
 }
 
-// zoneOf is the closest zone above a name, or nil.
+// zoneOf returns the closest zone that contains a name, or nil.
 func (a *zoneAudit) zoneOf(name string) *geodns.Zone {
 	for more := true; more; _, name, more = strings.Cut(name, ".") {
 		if z := a.zones[name]; z != nil {
@@ -219,8 +220,8 @@ func (a *zoneAudit) zoneOf(name string) *geodns.Zone {
 	return nil
 }
 
-// edge reports whether a name is an edge name, or is covered by one, and tells the nodes that this
-// lists.
+// edge reports whether a name is an edge name, or is covered by a wildcard that is one, and returns
+// the nodes that the edge name lists.
 func (a *zoneAudit) edge(name string) (nodes []string, is bool) {
 	if nodes, is = a.edges[name]; is {
 		return nodes, true
@@ -236,13 +237,13 @@ func (a *zoneAudit) edge(name string) (nodes []string, is bool) {
 	return nil, false
 }
 
-// addresses finds name servers of a zone that are no nodes.
+// addresses reports name servers of a zone whose addresses belong to no node with the role geodns.
 func (a *zoneAudit) addresses(z *geodns.Zone) {
 	var served []netip.Addr
 	for _, n := range a.fleet.Nodes {
 		if n.Has(RoleGeoDNS) {
 			if len(n.Addresses) == 0 {
-				return // they may be that node's
+				return // the addresses may be this node's
 			}
 			served = append(served, n.Addresses...)
 		}
@@ -250,7 +251,7 @@ func (a *zoneAudit) addresses(z *geodns.Zone) {
 	if len(served) == 0 {
 		return
 	}
-	others := false // some name server is a node, or is elsewhere
+	others := false // some name server is a node or outside of the zone
 	servers := z.NameServers()
 	for _, ns := range servers {
 		_, isEdge := a.edges[ns.Name]
@@ -274,8 +275,7 @@ func (a *zoneAudit) addresses(z *geodns.Zone) {
 	}
 }
 
-// report gives what was found to the fleet file's errors and warnings, in the order of the zones
-// and their lines.
+// report adds the findings to the errors and warnings of the fleet file, sorted by zone and line.
 func (a *zoneAudit) report() {
 	slices.SortStableFunc(a.found, func(x, y finding) int {
 		return cmp.Or(cmp.Compare(x.zone.Name(), y.zone.Name()), cmp.Compare(x.line, y.line), cmp.Compare(x.msg, y.msg))

@@ -9,11 +9,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// checkSandbox tells of paths that kaiku.service, the unit that deploy installs, keeps the process
-// from reading or writing. A node that is run in another way may have them, so that check warns and
-// deploy refuses.
+// checkSandbox reports paths that the process can't read or write because of kaiku.service, the
+// systemd unit that deploy installs. A node that is started in another way may be able to use them.
+// That is why check prints warnings, but deploy refuses the file.
 func (f *Fleet) checkSandbox(tell func(path, format string, a ...any)) {
-	seen := map[string]bool{} // what stands once in the file is told once
+	seen := map[string]bool{} // a default that applies to many nodes is reported once
 	write := func(at, file, folder string) {
 		if file == "" || file == "-" || seen[at] {
 			return
@@ -30,7 +30,7 @@ func (f *Fleet) checkSandbox(tell func(path, format string, a ...any)) {
 	}
 	edge := func(at string, e Edge) {
 		log(at+".access_log", e.AccessLog)
-		if path.IsAbs(e.Data) { // else it is below the unit's own folder
+		if path.IsAbs(e.Data) { // a relative path is below the unit's own folder
 			write(at+".data", e.Data, path.Clean(e.Data))
 		}
 	}
@@ -54,7 +54,7 @@ func (f *Fleet) checkSandbox(tell func(path, format string, a ...any)) {
 // within reports whether a path is a folder or below it.
 func within(p, folder string) bool { return p == folder || strings.HasPrefix(p, folder+"/") }
 
-// hidden tells why the unit's process sees nothing at a path of the machine; "" if it does.
+// hidden returns the reason why the unit's process can't see a path, or "" if it can.
 func hidden(p string) string {
 	for folder, setting := range map[string]string{"/home": "ProtectHome", "/root": "ProtectHome",
 		"/run/user": "ProtectHome",
@@ -67,8 +67,8 @@ func hidden(p string) string {
 	return ""
 }
 
-// unwritable tells why the unit's process can't write to a folder. Deploy makes folders that are
-// not there, and gives them to it.
+// unwritable returns the reason why the unit's process can't write to a folder, or "" if it can.
+// Deploy creates folders that don't exist and gives them to the process.
 func unwritable(folder string) string {
 	if why := hidden(folder); why != "" {
 		return why
@@ -82,12 +82,13 @@ func unwritable(folder string) string {
 	return ""
 }
 
-// rootFolders are on every machine, and deploy leaves them as they are.
+// rootFolders are folders that exist on every machine. Deploy does not change them.
 func rootFolders() []string {
 	return strings.Fields("/ /bin /boot /etc /lib /media /mnt /opt /run /sbin /srv /usr /usr/bin /usr/lib /usr/local /usr/share /var /var/cache /var/lib /var/log /var/spool /var/www")
 }
 
-// unreadable tells why the unit's process, whose user is kaiku, can't read a file.
+// unreadable returns the reason why the unit's process, which runs as user kaiku, can't read a
+// file, or "" if it can.
 func unreadable(file string) string {
 	if why := hidden(file); why != "" {
 		return why

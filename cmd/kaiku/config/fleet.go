@@ -13,7 +13,7 @@ import (
 )
 
 // Fleet is the content of fleet.yaml, which is the same file on every node. The yaml tags are its
-// keys. EdgeDefaults says what missing keys mean.
+// keys. EdgeDefaults has the default values.
 type Fleet struct {
 	Sites   []Site      `yaml:"sites"`
 	Nodes   []Node      `yaml:"nodes"`
@@ -23,21 +23,21 @@ type Fleet struct {
 	Control Control     `yaml:"control"`
 	Secrets Secrets     `yaml:"secrets"`
 	Log     LogSettings `yaml:"log"`
-	file    *yamlDoc    // where each part stands
-	// zoneNames are the files that zones were read from.
+	file    *yamlDoc    // has the position of every value
+	// zoneNames has the names of the files that the zones were read from.
 	zoneNames []zoneNames
-	dir       string  // that relative paths start from
+	dir       string  // the folder that relative paths start from
 	keep      *Keeper // nil unless a node reads the file
-	sum       string  // the begin of the file's SHA-256, as deploy.FleetSum has it
+	sum       string  // the start of the file's SHA-256, as deploy.FleetSum returns it
 }
 
-// LogSettings are the settings of the log.
+// LogSettings are the settings of a process's log.
 type LogSettings struct {
 	Level  string `yaml:"level"`
 	Format string `yaml:"format"`
 }
 
-// Site is what edges serve under some hosts.
+// Site is a set of hosts that edges serve from one origin.
 type Site struct {
 	Name   string    `yaml:"name"`
 	Hosts  []string  `yaml:"hosts"`
@@ -47,7 +47,7 @@ type Site struct {
 	Rules  []Rule    `yaml:"rules"`
 }
 
-// SiteHTTPS is what a site says about plain HTTP.
+// SiteHTTPS has a site's settings for redirects to HTTPS and for HSTS.
 type SiteHTTPS struct {
 	Redirect bool  `yaml:"redirect"`
 	HSTS     *HSTS `yaml:"hsts"`
@@ -60,11 +60,11 @@ type HSTS struct {
 	Preload           bool     `yaml:"preload"`
 }
 
-// Origin is where a site's misses are fetched.
+// Origin is where edges fetch a site's misses.
 type Origin struct {
 	Servers             []OriginServer `yaml:"servers"`
 	Balance             string         `yaml:"balance"`
-	Host                string         `yaml:"host"` // origin.ClientHost, or a name
+	Host                string         `yaml:"host"` // the Host that origins get: a name, or origin.ClientHost for the client's
 	SNI                 string         `yaml:"sni"`
 	Health              *OriginHealth  `yaml:"health"`
 	SlowStart           Duration       `yaml:"slow_start"`
@@ -85,10 +85,10 @@ type Origin struct {
 	PassFields          []string       `yaml:"pass_fields"`
 }
 
-// OriginAuth is a header field by which an origin knows the edges.
+// OriginAuth is a header field by which an origin recognises the edges.
 type OriginAuth struct {
 	Header string `yaml:"header"`
-	Secret string `yaml:"secret"` // a file
+	Secret string `yaml:"secret"` // a file with the field's value
 }
 
 // OriginHealth has the settings of health checks of origin servers.
@@ -98,17 +98,17 @@ type OriginHealth struct {
 	Match  string `yaml:"match"`
 }
 
-// OriginServer is one of an origin's servers: a URL alone, or with more.
+// OriginServer is one server of an origin. In YAML it is a URL or a mapping.
 type OriginServer struct {
 	URL    OriginURL `yaml:"url"`
 	Weight int       `yaml:"weight"`
 	Backup bool      `yaml:"backup"`
 }
 
-// UnmarshalText reads a server that is only a URL.
+// UnmarshalText parses a server that is given as a URL.
 func (s *OriginServer) UnmarshalText(b []byte) error { return s.URL.UnmarshalText(b) }
 
-// Probe is how the health of a server is found out.
+// Probe has the settings of a health check.
 type Probe struct {
 	Path           string   `yaml:"path"`
 	Interval       Duration `yaml:"interval"`
@@ -117,7 +117,7 @@ type Probe struct {
 	HealthyAfter   int      `yaml:"healthy_after"`
 }
 
-// Cache is what a site says where responses don't.
+// Cache has a site's settings for responses that don't say themselves how to cache them.
 type Cache struct {
 	DefaultTTL           Duration `yaml:"default_ttl"`
 	StaleWhileRevalidate Duration `yaml:"stale_while_revalidate"`
@@ -128,25 +128,25 @@ type Cache struct {
 	SetCookie            string   `yaml:"set_cookie"`
 }
 
-// Node is one machine.
+// Node is a machine of the fleet.
 type Node struct {
 	Name      string       `yaml:",key"`
 	Roles     []string     `yaml:"roles"`
 	Region    string       `yaml:"region"`
 	Location  *Location    `yaml:"location"`
-	Weight    *int         `yaml:"weight"` // 0 takes it out of the answers of name servers; nil is 1
+	Weight    *int         `yaml:"weight"` // share of the clients; 0 removes it from DNS answers; nil means 1
 	Addresses []netip.Addr `yaml:"addresses"`
 	SSH       string       `yaml:"ssh"`
 	Edge      Edge         `yaml:"edge"`
-	Admin     string       `yaml:"admin"` // of a node that is no edge
+	Admin     string       `yaml:"admin"` // address of the admin listener, for a node that is no edge
 	Control   Control      `yaml:"control"`
-	Sites     []string     `yaml:"sites"` // the only ones that its credential may purge
+	Sites     []string     `yaml:"sites"` // the only sites that the node's credential may purge
 }
 
 // Location is a latitude and a longitude in degrees.
 type Location [2]float64
 
-// Edge is how edges run; a node's own values come before the fleet's.
+// Edge has the settings of edges. A node's own settings override the fleet's.
 type Edge struct {
 	HTTP   string `yaml:"http"`
 	HTTPS  string `yaml:"https"`
@@ -155,37 +155,37 @@ type Edge struct {
 	Data   string `yaml:"data"`
 	Disk   Size   `yaml:"disk"`
 	Memory Size   `yaml:"memory"`
-	// MaxDisconnected is how long it trusts what it has without the log of purges.
+	// MaxDisconnected is how long an edge without contact to the log of purges trusts its cache.
 	MaxDisconnected Duration `yaml:"max_disconnected"`
-	Capacity        Size     `yaml:"capacity"` // bytes a second that it can send; 0 is unknown
-	// PurgeFrom are the networks that may send PURGE and BAN to http and https.
+	Capacity        Size     `yaml:"capacity"` // bytes a second that the edge can send; 0 means unknown
+	// PurgeFrom has the networks that may send PURGE and BAN requests to http and https.
 	PurgeFrom      []netip.Prefix `yaml:"purge_from"`
-	MaxConnections int            `yaml:"max_connections"` // of clients
+	MaxConnections int            `yaml:"max_connections"` // client connections
 	MaxPerClient   int            `yaml:"max_connections_per_client"`
-	DrainTimeout   Duration       `yaml:"drain_timeout"` // for what is under way at the end
+	DrainTimeout   Duration       `yaml:"drain_timeout"` // for requests under way at shutdown
 	AccessLog      *LogFile       `yaml:"access_log"`
-	HTTP2          string         `yaml:"http2"` // whose server clients have: own or go; "" is own
-	// hits of the RAM tier are answered in front of net/http; nil is true
+	HTTP2          string         `yaml:"http2"` // the HTTP/2 server: own or go; "" means own
+	// HitLane enables answering hits of the RAM tier in front of net/http. nil means true.
 	HitLane *bool `yaml:"hit_lane"`
 }
 
-// GeoDNS is how the name servers run and what they answer.
+// GeoDNS has the settings of the name servers, and the zones that they answer.
 type GeoDNS struct {
 	Listen AddressList               `yaml:"listen"`
 	GeoIP  string                    `yaml:"geoip"`
 	Locate map[netip.Prefix]Location `yaml:"locate"`
 	Zones  []Zone                    `yaml:"zones"`
-	Data   string                    `yaml:"data"` // where copies of zones and of the geoip database are kept
+	Data   string                    `yaml:"data"` // folder for copies of the zones and of the geoip database
 	Health Probe                     `yaml:"health"`
 
 	RateLimit *RateLimit `yaml:"rate_limit"`
 	QueryLog  *LogFile   `yaml:"query_log"`
 }
 
-// AddressList is one address to listen on, or a list of them.
+// AddressList has addresses to listen on. In YAML it is one address or a list.
 type AddressList []string
 
-// UnmarshalText takes one address; "" is none.
+// UnmarshalText sets the list to one address, or to none if the text is "".
 func (l *AddressList) UnmarshalText(b []byte) error {
 	if *l = nil; len(b) > 0 {
 		*l = AddressList{string(b)}
@@ -193,7 +193,7 @@ func (l *AddressList) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// DNSListen is where name servers listen: one address at least.
+// DNSListen returns the addresses that name servers listen on: at least one.
 func (f *Fleet) DNSListen() []string {
 	if len(f.GeoDNS.Listen) == 0 {
 		return []string{":53"}
@@ -201,7 +201,7 @@ func (f *Fleet) DNSListen() []string {
 	return f.GeoDNS.Listen
 }
 
-// String says what the log is, for comparison.
+// String returns the settings as one text, for comparison. A nil LogFile is "".
 func (l *LogFile) String() string {
 	if l == nil {
 		return ""
@@ -209,7 +209,7 @@ func (l *LogFile) String() string {
 	return l.File + " " + strconv.FormatFloat(l.Sample, 'g', -1, 64)
 }
 
-// RateLimit is how many responses a second a client network is sent over UDP.
+// RateLimit limits the responses a second that a name server sends to a client network over UDP.
 type RateLimit struct {
 	Responses int            `yaml:"responses"`
 	Errors    int            `yaml:"errors"`
@@ -217,27 +217,27 @@ type RateLimit struct {
 	Exempt    []netip.Prefix `yaml:"exempt"`
 }
 
-// LogFile is where a sample of the queries, or of the requests, is written.
+// LogFile is a log of a sample of the queries or requests.
 type LogFile struct {
-	File   string  `yaml:"file"` // - is standard output
+	File   string  `yaml:"file"` // "-" means standard output
 	Sample float64 `yaml:"sample"`
 }
 
-// Zone is a zone with its static records in a file and its edge names.
+// Zone is a DNS zone: static records from a file, and edge names.
 type Zone struct {
 	Name  string     `yaml:"name"`
 	File  string     `yaml:"file"`
 	Edges []EdgeName `yaml:"edges"`
 
-	DNSSEC *DNSSEC `yaml:"dnssec"` // nil is a zone without signatures
+	DNSSEC *DNSSEC `yaml:"dnssec"` // nil means an unsigned zone
 }
 
-// DNSSEC is how a zone is signed.
+// DNSSEC has the settings for signing a zone.
 type DNSSEC struct {
-	Key string `yaml:"key"` // a file of the zone's keys, as kaiku dnssec keygen makes it
+	Key string `yaml:"key"` // a file with the zone's keys, as kaiku dnssec keygen writes it
 }
 
-// EdgeName is a name that is answered with the nearest healthy edges. "@" is the apex.
+// EdgeName is a name whose answers are the nearest healthy edges. "@" is the apex of the zone.
 type EdgeName struct {
 	Name    string   `yaml:",key"`
 	Nodes   []string `yaml:"nodes"`
@@ -245,41 +245,41 @@ type EdgeName struct {
 	TTL     Duration `yaml:"ttl"`
 }
 
-// TLS is how edges get certificates.
+// TLS has the sources of the edges' certificates.
 type TLS struct {
 	ACME         *ACME         `yaml:"acme"`
 	Certificates []Certificate `yaml:"certificates"`
 }
 
-// ACME is the account at a certificate authority.
+// ACME is an account at an ACME certificate authority (RFC 8555).
 type ACME struct {
 	Email     string `yaml:"email"`
 	Directory string `yaml:"directory"`
 	Profile   string `yaml:"profile"`
-	CA        string `yaml:"ca"` // a file: of what authorities the directory's own certificate may be
+	CA        string `yaml:"ca"` // a file with the CA certificates to verify the directory's server with
 }
 
-// Certificate is a certificate in files.
+// Certificate has the files of a certificate and its private key.
 type Certificate struct {
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
 }
 
-// Control is how control nodes run.
+// Control has the settings of control nodes.
 type Control struct {
 	Listen  string `yaml:"listen"`
 	Cluster string `yaml:"cluster"`
 	Data    string `yaml:"data"`
 }
 
-// Secrets are paths of files, never values.
+// Secrets has the paths of files with secrets, never the secrets themselves.
 type Secrets struct {
 	AdminToken string  `yaml:"admin_token"`
 	FleetKey   string  `yaml:"fleet_key"`
 	Tokens     []Token `yaml:"tokens"`
 }
 
-// Token is a token of the admin API that is good for some things only.
+// Token is a token of the admin API with limited scopes and sites.
 type Token struct {
 	File   string   `yaml:"file"`
 	Scopes []string `yaml:"scopes"`
@@ -296,7 +296,7 @@ const (
 // out reports whether name servers leave the node out of their answers.
 func (n *Node) out() bool { return n.Weight != nil && *n.Weight == 0 }
 
-// weight is the node's share among the edges of one place.
+// weight returns the node's share of the clients among the edges at one location.
 func (n *Node) weight() int {
 	if n.Weight == nil {
 		return 1
@@ -324,10 +324,10 @@ func (f *Fleet) Node(name string) *Node {
 	return nil
 }
 
-// UnknownNode is the error of a flag that names no node of the fleet file.
+// UnknownNode is the error for a flag whose value is no node of the fleet file.
 type UnknownNode struct{ error }
 
-// WantNode returns the node that a flag names. The error lists the nodes of the fleet file.
+// WantNode returns the node that a flag names. Its error lists the nodes of the fleet file.
 func (f *Fleet) WantNode(flag, name string) (*Node, error) {
 	if n := f.Node(name); n != nil {
 		return n, nil
@@ -351,14 +351,14 @@ func (f *Fleet) NodeNames() []string {
 	return names
 }
 
-// EdgeDefaults are the default settings of an edge. Other parts of fleet.yaml default to the zero
-// values of what they configure.
+// EdgeDefaults returns the default settings of an edge. For other parts of fleet.yaml, the default
+// is the zero value of what they configure.
 func EdgeDefaults() Edge {
 	return Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Peer: ":9443", Data: "/var/lib/kaiku", Disk: 10 << 30,
 		Memory: 256 << 20, MaxDisconnected: Duration(time.Minute)}
 }
 
-// EdgeOf returns how a node runs its edge.
+// EdgeOf returns the settings of a node's edge: its own, then the fleet's, then the defaults.
 func (f *Fleet) EdgeOf(n *Node) Edge {
 	e := n.Edge
 	for _, d := range []Edge{f.Edge, EdgeDefaults()} {
@@ -389,7 +389,7 @@ func (f *Fleet) EdgeOf(n *Node) Edge {
 	return e
 }
 
-// ControlOf returns how a node runs its part of the control plane.
+// ControlOf returns the settings of a control node.
 func (f *Fleet) ControlOf(n *Node) Control {
 	return Control{
 		Listen:  cmp.Or(n.Control.Listen, f.Control.Listen, ":4222"),
@@ -398,7 +398,7 @@ func (f *Fleet) ControlOf(n *Node) Control {
 	}
 }
 
-// geodnsData returns the folder in which a name server keeps copies.
+// geodnsData returns the folder in which a name server keeps copies of zones.
 func (f *Fleet) geodnsData(n *Node) string {
 	if f.GeoDNS.Data != "" {
 		return f.Path(f.GeoDNS.Data)
@@ -406,7 +406,7 @@ func (f *Fleet) geodnsData(n *Node) string {
 	return filepath.Join(f.EdgeOf(n).Data, "geodns")
 }
 
-// LowerHosts returns hosts in the form that edges use.
+// LowerHosts returns hosts in lower case and without the final dot, as edges compare them.
 func LowerHosts(hosts []string) []string {
 	var out []string
 	for _, h := range hosts {

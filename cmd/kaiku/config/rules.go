@@ -17,7 +17,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/rules"
 )
 
-// Rule is one of a site's rules; see package edge/rules.
+// Rule is a rule of a site, as fleet.yaml has it. Package edge/rules describes what rules do.
 type Rule struct {
 	Name      string       `yaml:"name"`
 	Match     Match        `yaml:"match"`
@@ -31,7 +31,7 @@ type Rule struct {
 	Cache     RuleCache    `yaml:"cache"`
 }
 
-// Match is the conditions of a rule.
+// Match has the conditions of a rule.
 type Match struct {
 	Path       []string          `yaml:"path"` // globs
 	PathRegexp string            `yaml:"path_regexp"`
@@ -45,74 +45,75 @@ type Match struct {
 	Network    []netip.Prefix    `yaml:"network"`
 }
 
-// Without names what a request must not have.
+// Without has the names of query parameters, header fields and cookies that a request must not
+// have.
 type Without struct {
 	Query  []string `yaml:"query"`
 	Header []string `yaml:"header"`
 	Cookie []string `yaml:"cookie"`
 }
 
-// BasicAuth asks clients for a name and a password.
+// BasicAuth requires a user name and a password from clients (RFC 7617).
 type BasicAuth struct {
 	Realm string `yaml:"realm"`
-	File  string `yaml:"file"` // of USER:HASH lines
+	File  string `yaml:"file"` // a file with lines USER:HASH
 }
 
-// Respond is a response of the edge's own.
+// Respond is a response that the edge itself generates.
 type Respond struct {
 	Status int    `yaml:"status"`
 	Type   string `yaml:"type"`
 	Body   Text   `yaml:"body"`
 }
 
-// Redirect sends clients elsewhere.
+// Redirect redirects clients to another URL.
 type Redirect struct {
 	To     string `yaml:"to"`
 	Status int    `yaml:"status"` // 0 means 302
 }
 
-// Rewrite changes the target that is looked up and asked of the origin.
+// Rewrite changes the path and the query before the cache look-up and the request to the origin.
 type Rewrite struct {
 	Path  *string `yaml:"path"`
 	Query *string `yaml:"query"`
 }
 
-// FieldChanges are changes of header fields.
+// FieldChanges has changes of header fields.
 type FieldChanges struct {
 	Remove []string          `yaml:"remove"`
 	Set    map[string]string `yaml:"set"`
 	Add    map[string]string `yaml:"add"`
 }
 
-// RuleCache is what a rule sets for the cache.
+// RuleCache has a rule's settings for the cache.
 type RuleCache struct {
 	TTL         *Duration `yaml:"ttl"`
 	Bypass      bool      `yaml:"bypass"`
 	IgnoreQuery bool      `yaml:"ignore_query"`
 }
 
-// fixedFields are those that rules don't change: they frame messages, belong to one connection, or
-// are the edge's own words.
+// fixedFields are the header fields that rules can't change: they frame messages, belong to one
+// connection, or are the edge's own.
 var fixedFields = []string{"Connection", "Content-Encoding", "Content-Length", "Content-Range", "Host", "Keep-Alive",
 	"Te",
 	"Trailer", "Transfer-Encoding", "Upgrade", "Date", "Age", "Via", "Cache-Status", "Proxy-Connection", "Range",
 	"If-Range"}
 
-// ruleMaker makes the rules of a site of what the fleet file says.
+// ruleMaker makes rules from those of the fleet file.
 type ruleMaker struct {
-	// errorf tells what is wrong at a place of the fleet file.
+	// errorf reports an error at a path of the fleet file.
 	errorf func(at, format string, a ...any)
-	// read reads a file that the fleet file names; nil leaves files out.
+	// read reads a file that the fleet file names. If it is nil, the files are not read.
 	read func(file string) ([]byte, error)
 }
 
-// checkRules finds what is wrong with the rules of a site.
+// checkRules reports what is wrong with the rules of a site.
 func (f *Fleet) checkRules(at string, list []Rule) {
 	m := ruleMaker{errorf: f.errorf}
 	m.set(at, list)
 }
 
-// SiteRules makes the rules of a site, with the files that they name.
+// SiteRules makes the rules of a site. It reads the files that they name.
 func (f *Fleet) SiteRules(s *Site) (set *rules.Set, err error) {
 	m := ruleMaker{read: func(file string) ([]byte, error) { return os.ReadFile(f.Path(file)) },
 		errorf: func(at, format string, a ...any) {
@@ -183,8 +184,8 @@ func (m *ruleMaker) rule(at string, r *Rule) (out rules.Rule) {
 	return out
 }
 
-// match makes the conditions, and returns how many captures the path has: of several paths, the
-// least.
+// match adds the conditions to out. It returns the number of captures that the path pattern has. If
+// there are several patterns, that is the smallest number of captures.
 func (m *ruleMaker) match(at string, in *Match, out *rules.Match) (captures int) {
 	captures = -1
 	add := func(at string, p rules.Pattern, err error) {
@@ -370,7 +371,7 @@ func badValue(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }
 
-// checkUsers finds what is wrong with a file of users and passwords.
+// checkUsers returns what is wrong with a file of users and passwords, or nil.
 func checkUsers(file string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {

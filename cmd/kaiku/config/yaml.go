@@ -17,29 +17,29 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 )
 
-// yamlDoc decodes a document into a struct and remembers where everything stands. Unlike
-// yaml.Unmarshal it does not end at the first error, so that all of a file's can be told at once.
+// yamlDoc decodes a document into a struct and records the position of every value. Unlike
+// yaml.Unmarshal, it does not stop at the first error: it reports all errors of a file at once.
 type yamlDoc struct {
 	name    string
 	lines   []string
-	at      map[string]*token.Position // by path, as sites[0].hosts[1]
+	at      map[string]*token.Position // by path, such as sites[0].hosts[1]
 	anchors map[string]ast.Node
-	failed  map[string]bool // paths whose values did not decode: nothing else is told of them
+	failed  map[string]bool // paths whose values did not decode: they get no further errors
 	errs    []error
 	warns   []*fileError
 }
 
-// fileError is an error, or a warning, at a place in a file.
+// fileError is an error or a warning about a place in a file.
 type fileError struct {
 	file      string
 	line, col int
 	msg       string
-	source    string // the line; "" is not shown
+	source    string // the text of the line; "" means that it is not shown
 }
 
 func (e *fileError) Error() string { return e.text("") }
 
-// text is what a terminal shows of an error, or of a warning: kind stands before the message.
+// text returns the error or warning as a terminal shows it. kind stands before the message.
 func (e *fileError) text(kind string) string {
 	s := fmt.Sprintf("%s:%d:%d: %s%s", e.file, e.line, e.col, kind, e.msg)
 	if e.source == "" {
@@ -50,7 +50,8 @@ func (e *fileError) text(kind string) string {
 		max(0, e.col-1)) + "^"
 }
 
-// decodeYAML decodes text into a pointer to a struct; errors are in the document that it returns.
+// decodeYAML decodes text into v, a pointer to a struct. The document that it returns has the
+// errors.
 func decodeYAML(name string, text []byte, v any) *yamlDoc {
 	d := &yamlDoc{name: name, at: map[string]*token.Position{}, anchors: map[string]ast.Node{},
 		failed: map[string]bool{}}
@@ -63,25 +64,26 @@ func decodeYAML(name string, text []byte, v any) *yamlDoc {
 	return d
 }
 
-// parent is the path of what holds a path.
+// parent returns the path of the mapping or list that has a path in it.
 func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
-// errorf adds an error about what stands at a path, or at the nearest path above that stands
-// somewhere. What did not decode had an error of its own.
+// errorf adds an error about the value at a path. Its position is that of the value or, if the file
+// has no such value, of the nearest parent that the file has. A path that did not decode gets no
+// further error.
 func (d *yamlDoc) errorf(path, format string, a ...any) {
 	if !d.spoilt(path) {
 		d.errorAt(d.position(path), "%s", inPath(path, format, a...))
 	}
 }
 
-// warnf is errorf for what works but is hardly meant.
+// warnf adds a warning: what it is about works, but is hardly meant.
 func (d *yamlDoc) warnf(path, format string, a ...any) {
 	if !d.spoilt(path) {
 		d.warns = append(d.warns, d.note(d.position(path), inPath(path, format, a...)))
 	}
 }
 
-// secretErrorf is errorf without the line itself, as that holds a secret.
+// secretErrorf is errorf without the text of the line, because that has a secret in it.
 func (d *yamlDoc) secretErrorf(path, format string, a ...any) {
 	if !d.spoilt(path) {
 		e := d.note(d.position(path), inPath(path, format, a...))
@@ -103,7 +105,7 @@ func inPath(path, format string, a ...any) string {
 	return path + ": " + fmt.Sprintf(format, a...)
 }
 
-// spoilt reports whether what stands at a path, or what holds it, did not decode.
+// spoilt reports whether the value at a path, or one of its parents, did not decode.
 func (d *yamlDoc) spoilt(path string) bool {
 	for p := path; p != ""; p = parent(p) {
 		if d.failed[p] {
@@ -113,7 +115,7 @@ func (d *yamlDoc) spoilt(path string) bool {
 	return d.failed[""]
 }
 
-// position is where a path stands, or the nearest above it that stands somewhere.
+// position returns the position of the value at a path, or of its nearest parent that the file has.
 func (d *yamlDoc) position(path string) *token.Position {
 	for p := path; ; p = parent(p) {
 		if pos := d.at[p]; pos != nil {
@@ -133,7 +135,8 @@ func (d *yamlDoc) note(pos *token.Position, msg string) *fileError {
 	return &fileError{file: d.name, line: pos.Line, col: pos.Column, msg: msg, source: d.line(pos.Line)}
 }
 
-// failure is all errors, in the order of the file, or nil. Those of other files come after.
+// failure returns all errors, or nil. It sorts the errors and warnings by line, and puts those of
+// other files last.
 func (d *yamlDoc) failure() error {
 	slices.SortStableFunc(d.errs, func(a, b error) int {
 		var x, y *fileError
@@ -157,7 +160,7 @@ func (d *yamlDoc) failure() error {
 	return errors.Join(d.errs...)
 }
 
-// line is a line of the file, or "".
+// line returns a line of the file, counted from 1, or "" if there is none.
 func (d *yamlDoc) line(n int) string {
 	if n < 1 || n > len(d.lines) {
 		return ""
@@ -165,7 +168,7 @@ func (d *yamlDoc) line(n int) string {
 	return d.lines[n-1]
 }
 
-// decode sets v to what n says.
+// decode sets v to the value of a node.
 func (d *yamlDoc) decode(path string, n ast.Node, v reflect.Value) {
 	switch x := n.(type) {
 	case *ast.AnchorNode:
@@ -231,7 +234,8 @@ func (d *yamlDoc) decode(path string, n ast.Node, v reflect.Value) {
 	d.failAt(start(n).Position, path, "want %s", wanted(v.Type()))
 }
 
-// start is the first token of a node; a mapping's own is its first colon.
+// start returns the first token of a node. The library's token for a block mapping is its first
+// colon.
 func start(n ast.Node) *token.Token {
 	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
 		return m.Values[0].Key.GetToken()
@@ -239,7 +243,7 @@ func start(n ast.Node) *token.Token {
 	return n.GetToken()
 }
 
-// keyField finds the field of a struct that holds its key in a mapping, or -1.
+// keyField returns the index of the struct field that takes the key of its mapping entry, or -1.
 func keyField(t reflect.Type) int {
 	if t.Kind() != reflect.Struct {
 		return -1
@@ -252,7 +256,8 @@ func keyField(t reflect.Type) int {
 	return -1
 }
 
-// entries calls use for each entry of a mapping with its path, and refuses keys that come twice.
+// entries calls use for each entry of a mapping, with the entry's key and path. A duplicate key is
+// an error.
 func (d *yamlDoc) entries(path string, values []*ast.MappingValueNode,
 	use func(key, path string, e *ast.MappingValueNode)) {
 	seen := map[string]int{}
@@ -273,7 +278,7 @@ func (d *yamlDoc) entries(path string, values []*ast.MappingValueNode,
 	}
 }
 
-// below is the path of a key of the mapping at a path.
+// below returns the path of a key in the mapping at a path.
 func below(path, key string) string {
 	if path == "" {
 		return key
@@ -291,8 +296,8 @@ func (d *yamlDoc) structure(path string, values []*ast.MappingValueNode, v refle
 				func(e *ast.MappingValueNode) bool { return e.Key.GetToken().Value == near }) {
 				return
 			}
-			// It is read as what it was probably meant to be, so that nothing is said to lack, and
-			// its own errors are told too.
+			// Decode it as the key that was probably meant. That way its own errors are reported
+			// too, and the other key is not reported as missing.
 			p = below(path, near)
 			d.at[p] = e.Key.GetToken().Position
 			field, _ = findField(v, near)
@@ -301,7 +306,7 @@ func (d *yamlDoc) structure(path string, values []*ast.MappingValueNode, v refle
 	})
 }
 
-// unknownKey tells what to do about a key that a struct does not have.
+// unknownKey returns what to do about a key that a struct does not have.
 func unknownKey(key, near string, known []string, t reflect.Type) string {
 	if near == "" {
 		for i := range t.NumField() {
@@ -319,8 +324,8 @@ func unknownKey(key, near string, known []string, t reflect.Type) string {
 	return words.Suggest(key, known)
 }
 
-// findField finds the field of a struct with a key, or returns all keys that there are. The fields
-// of an inline struct count as its own.
+// findField returns the struct field with a key. If there is none, it returns all keys of the
+// struct. Fields of an inline struct count as fields of the outer one.
 func findField(v reflect.Value, key string) (field reflect.Value, known []string) {
 	for i := range v.NumField() {
 		switch name := v.Type().Field(i).Tag.Get("yaml"); name {
@@ -358,7 +363,7 @@ func (d *yamlDoc) mapping(path string, values []*ast.MappingValueNode, v reflect
 	})
 }
 
-// keyed decodes a mapping into a slice, in the order of the file.
+// keyed decodes a mapping into a slice of structs, in the order of the file.
 func (d *yamlDoc) keyed(path string, values []*ast.MappingValueNode, v reflect.Value) {
 	d.entries(path, values, func(key, p string, e *ast.MappingValueNode) {
 		item := reflect.New(v.Type().Elem()).Elem()
@@ -373,7 +378,7 @@ func (d *yamlDoc) scalar(path string, n ast.ScalarNode, v reflect.Value) {
 	if l, ok := n.(*ast.LiteralNode); ok {
 		text = l.Value.Value
 	}
-	if strings.Contains(text, "-----BEGIN ") { // not shown, as it may be a private key
+	if strings.Contains(text, "-----BEGIN ") { // its text is not shown: it may be a private key
 		d.secretErrorf(path, "a key or a certificate stands here, and the name of a file is wanted: write it to one, and name that")
 		d.failed[path] = true
 		return
@@ -407,8 +412,9 @@ func (d *yamlDoc) scalar(path string, n ast.ScalarNode, v reflect.Value) {
 	}
 }
 
-// refusal is what is told of a text that a type does not take: what the types of this package say
-// themselves, and for all others what is wanted, so that no words of a library reach the operator.
+// refusal returns the message for a text that a type does not accept. Types of this package have
+// messages of their own. For other types it says what is wanted, to keep the messages of libraries
+// from operators.
 func refusal(err error, text string, t reflect.Type) string {
 	var own formError
 	if errors.As(err, &own) {
@@ -417,7 +423,7 @@ func refusal(err error, text string, t reflect.Type) string {
 	return fmt.Sprintf("want %s, not %q", wanted(t), text)
 }
 
-// wanted names a type as a reader of YAML would.
+// wanted describes a type in terms of YAML.
 func wanted(t reflect.Type) string {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
