@@ -9,7 +9,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 )
 
-// cityList has cities with data centers in alphabetical order: name, latitude, longitude.
+// cityList has cities with data centres in alphabetical order: name, latitude, longitude.
 const cityList = `Amsterdam 52.37 4.90
 Ashburn 39.04 -77.49
 Athens 37.98 23.73

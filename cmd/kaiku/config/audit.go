@@ -6,15 +6,15 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// Audit says which further checks a fleet file gets that could be loaded.
+// Audit selects checks that go beyond those of Load.
 type Audit struct {
-	Files   bool // look at the files that it names, as the operator's machine has them
-	Serials bool // ask the fleet's name servers for the serials of their zones, to find those that would go backwards
-	Strict  bool // what kaiku.service can't read or write is an error, not a warning
+	Files   bool // check the files that the fleet file names, on the operator's machine
+	Serials bool // query the name servers for the serials of their zones, to find serials that would go backwards
+	Strict  bool // report what kaiku.service can't read or write as an error, not a warning
 }
 
-// Audit looks for what nodes don't refuse: references between zones that lead nowhere, and what the
-// options ask for. Errors and warnings are added to those of the file; all errors are returned.
+// Audit finds mistakes that nodes don't refuse: dangling references between zones, and what the
+// options select. It adds errors and warnings to those of the file, and returns all errors.
 func (f *Fleet) Audit(ctx context.Context, zones []*geodns.Zone, opt Audit) error {
 	f.auditZones(zones)
 	if opt.Serials {

@@ -17,12 +17,12 @@ import (
 
 var headerRE = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, 5.6.2
 
-// IsNodeName reports whether a node can have a name: a label of DNS in lower case.
+// IsNodeName reports whether a text is a valid node name: a DNS label in lower case.
 func IsNodeName(name string) bool { return labelRE.MatchString(name) }
 
 var labelRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// check finds what is wrong beyond the form of single values, and reads the zone files.
+// check finds mistakes beyond the form of single values. It reads the zone files.
 func (f *Fleet) check() []*geodns.Zone {
 	if len(f.Nodes) == 0 {
 		f.errorf("nodes", "there are no nodes: a fleet has one at least")
@@ -61,7 +61,8 @@ func (f *Fleet) errorf(path, format string, a ...any) { f.file.errorf(path, form
 
 func (f *Fleet) warnf(path, format string, a ...any) { f.file.warnf(path, format, a...) }
 
-// checkWord finds a value that is none of some words. An empty one is the default.
+// checkWord adds an error if a value is not one of the known words. An empty value means the
+// default.
 func (f *Fleet) checkWord(at, value string, known []string) {
 	if value != "" && !slices.Contains(known, value) {
 		f.errorf(at, "%q is unknown: %s", value, words.Suggest(value, known))
@@ -100,8 +101,8 @@ func (f *Fleet) checkSites() {
 	}
 }
 
-// IsHost reports whether a text can be the host of a URL: a name of DNS, in which _ may stand, or
-// an address.
+// IsHost reports whether a text can be the host of a URL: an IP address, or a DNS name, which may
+// have underscores.
 func IsHost(h string) bool {
 	if _, err := netip.ParseAddr(strings.Trim(h, "[]")); err == nil {
 		return true
@@ -112,7 +113,7 @@ func IsHost(h string) bool {
 			return false
 		}
 	}
-	return len(h) <= 253 && strings.Trim(last, "0123456789") != "" // such as 192.0.2.400
+	return len(h) <= 253 && strings.Trim(last, "0123456789") != "" // refuses 192.0.2.400, for example
 }
 
 func (f *Fleet) checkOrigin(site string, s *Site) {
@@ -194,7 +195,7 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 	}
 }
 
-// checkEdgeNode refuses a name that no edge has.
+// checkEdgeNode adds an error if no edge has the name.
 func (f *Fleet) checkEdgeNode(at, name string) {
 	var edges []string
 	for _, n := range f.Nodes {
@@ -211,7 +212,7 @@ func (f *Fleet) checkEdgeNode(at, name string) {
 	}
 }
 
-// checkSiteName refuses a name that no site has.
+// checkSiteName adds an error if no site has the name.
 func (f *Fleet) checkSiteName(at, name string) {
 	var sites []string
 	for _, s := range f.Sites {

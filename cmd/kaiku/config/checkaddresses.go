@@ -6,16 +6,16 @@ import (
 	"slices"
 )
 
-// addrScope is from where an address can be reached.
+// addrScope is the part of the internet from which an address can be reached.
 type addrScope int
 
 const (
 	fromItself  addrScope = iota // the machine itself
-	fromNetwork                  // its network
+	fromNetwork                  // its private network
 	fromAll                      // the internet
 )
 
-// sharedNetwork has the addresses of networks behind a provider's NAT (RFC 6598).
+// sharedNetwork is the shared address space of carrier-grade NAT (RFC 6598).
 var sharedNetwork = netip.MustParsePrefix("100.64.0.0/10")
 
 func scopeOf(a netip.Addr) addrScope {
@@ -28,8 +28,8 @@ func scopeOf(a netip.Addr) addrScope {
 	return fromAll
 }
 
-// checkAddresses warns of nodes that clients, or other nodes, can't reach. A fleet whose nodes are
-// all on one machine, or all in private networks, is a lab: nothing is told of it.
+// checkAddresses warns about nodes that clients or other nodes can't reach. There is no warning if
+// all nodes are on one machine, or all in private networks: such a fleet is a lab.
 func (f *Fleet) checkAddresses() {
 	most := fromItself
 	for _, n := range f.Nodes {
@@ -43,15 +43,15 @@ func (f *Fleet) checkAddresses() {
 			case scopeOf(a) >= most:
 			case scopeOf(a) == fromItself:
 				f.warnf(at, "%s is each machine itself, so that nobody else reaches node %s there: give the address that others reach it at", a, n.Name)
-			case n.Has(RoleEdge) || n.Has(RoleGeoDNS): // control nodes may well be in a private network
+			case n.Has(RoleEdge) || n.Has(RoleGeoDNS): // control nodes may be in a private network
 				f.warnf(at, "%s is in a private network, so that clients don't reach node %s there: give its public address", a, n.Name)
 			}
 		}
 	}
 }
 
-// onEachEdge reports whether an address is another machine to each edge: it is the machine's own,
-// and there are several.
+// onEachEdge reports whether an address means another machine on each edge. That is so for a
+// loopback address, if there are several edges and they are not all on one machine.
 func (f *Fleet) onEachEdge(a netip.Addr) bool {
 	edges, apart := 0, false
 	for _, n := range f.Nodes {

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// Secures reports whether the fleet's edges speak TLS to clients.
+// Secures reports whether the fleet's edges serve TLS.
 func (f *Fleet) Secures() bool { return f.TLS.ACME != nil || len(f.TLS.Certificates) > 0 }
 
-// ChallengeZones are the zones in which the fleet's own name servers can answer DNS-01 challenges.
+// ChallengeZones returns the zones in which the fleet's name servers can answer DNS-01 challenges
+// (RFC 8555, section 8.4).
 func (f *Fleet) ChallengeZones() []string {
 	if len(f.NameServers()) == 0 {
 		return nil
@@ -22,7 +23,7 @@ func (f *Fleet) ChallengeZones() []string {
 	return zones
 }
 
-// NameServers are the names of the nodes with that role.
+// NameServers returns the names of the nodes with the role geodns.
 func (f *Fleet) NameServers() []string {
 	var names []string
 	for _, n := range f.Nodes {
@@ -38,7 +39,7 @@ func InZone(zones []string, host string) bool {
 	return slices.ContainsFunc(zones, func(z string) bool { return host == z || strings.HasSuffix(host, "."+z) })
 }
 
-// hsts is the value of Strict-Transport-Security.
+// Value returns the value of the Strict-Transport-Security header field.
 func (h *HSTS) Value() string {
 	if h == nil {
 		return ""
@@ -53,7 +54,8 @@ func (h *HSTS) Value() string {
 	return v
 }
 
-// checkTLS also says what can't be proved to a certificate authority.
+// checkTLS checks the certificates and the ACME account. It also reports hosts for which no
+// challenge of the certificate authority can be answered.
 func (f *Fleet) checkTLS() {
 	for i, c := range f.TLS.Certificates {
 		f.checkCertificate(fmt.Sprintf("tls.certificates[%d]", i), c)

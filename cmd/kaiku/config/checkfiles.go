@@ -20,7 +20,7 @@ import (
 
 // namedFile is a file that the fleet file names.
 type namedFile struct {
-	at     string // where it is named
+	at     string // the path of its key in the fleet file
 	file   string
 	secret bool
 	// read returns what is wrong with an existing file. nil means that it only has to be readable.
@@ -119,7 +119,7 @@ func (f *Fleet) checkFiles() {
 	}
 }
 
-// nor names the second place where localFile looks.
+// nor returns a note about the second place where LocalFile looks, or "".
 func nor(file string) string {
 	if rest, ok := strings.CutPrefix(path.Clean(file), NodeDir+"/"); ok {
 		return ", nor " + rest + " beside the fleet file"

@@ -11,7 +11,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// checkGeoDNS also reads the zones.
+// checkGeoDNS checks the section geodns. It reads the zones and returns those that can be served.
 func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 	g := &f.GeoDNS
 	f.checkProbe("geodns.health", g.Health)
@@ -56,9 +56,10 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 		zones = f.keep.fit(f, zones)
 	}
 	if len(f.file.errs) == 0 && len(zones) > 0 {
-		// What the name server itself refuses, as an edge name with an address in the zone file.
+		// Errors that only the name server finds, such as an edge name that has an address in the
+		// zone file.
 		s, config := new(geodns.Server), f.GeoDNSConfig(zones)
-		if isThere(config.GeoIP) && f.keep == nil { // which name servers alone need, and take by themselves
+		if isThere(config.GeoIP) && f.keep == nil { // name servers find this error themselves
 			if err := geodns.CheckGeoIP(config.GeoIP); err != nil {
 				f.errorf("geodns.geoip", "%v", err)
 			}
@@ -73,11 +74,11 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 	return zones
 }
 
-// isZone reports whether a name can be that of a zone: a host's, or one of RFC 2317 section 4, such
-// as 0/25.2.0.192.in-addr.arpa.
+// isZone reports whether a name can be a zone's: a host name, or a name as in RFC 2317, section 4,
+// such as 0/25.2.0.192.in-addr.arpa.
 func isZone(name string) bool { return name != "" && IsHost(strings.ReplaceAll(name, "/", "-")) }
 
-// checkNameServers finds name servers that have nothing to answer, and zones that nobody answers.
+// checkNameServers reports name servers without a zone, and zones without a name server.
 func (f *Fleet) checkNameServers() {
 	var servers []string
 	for _, n := range f.Nodes {
@@ -94,10 +95,11 @@ func (f *Fleet) checkNameServers() {
 	}
 }
 
-// checkNetwork refuses a prefix that is no network.
+// checkNetwork adds an error for a prefix with host bits set, or for an IPv4 network that is
+// written as IPv6.
 func (f *Fleet) checkNetwork(at string, network netip.Prefix) {
 	switch {
-	case !network.IsValid(): // did not decode
+	case !network.IsValid(): // it did not decode
 	case network.Addr().Is4In6():
 		f.errorf(at, "%s: write a network of IPv4 addresses as one", network)
 	case network != network.Masked():
@@ -134,7 +136,7 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 	}
 }
 
-// checkNames finds hosts that no name leads to, and edge names that no site answers.
+// checkNames reports hosts of sites that no DNS name leads to, and edge names that no site serves.
 func (f *Fleet) checkNames(s *geodns.Server) {
 	var zones []string
 	for i := range f.GeoDNS.Zones {
@@ -163,7 +165,7 @@ func (f *Fleet) checkNames(s *geodns.Server) {
 	}
 }
 
-// didYouMean names the host in the zone that was probably meant.
+// didYouMean returns a suggestion for the host in a zone that was probably meant.
 func didYouMean(host string, zones []string) string {
 	label, above, _ := strings.Cut(host, ".")
 	for _, domain := range []string{above, host} {
@@ -177,8 +179,8 @@ func didYouMean(host string, zones []string) string {
 	return ""
 }
 
-// checkOriginNames finds origin servers that edges can't find, as the zone that they are in has no
-// such name.
+// checkOriginNames reports origin servers that edges can't resolve, because the zone that their
+// name is in does not have it.
 func (f *Fleet) checkOriginNames(s *geodns.Server, zones []string) {
 	for i := range f.Sites {
 		for j, server := range f.Sites[i].Origin.Servers {
@@ -192,7 +194,7 @@ func (f *Fleet) checkOriginNames(s *geodns.Server, zones []string) {
 	}
 }
 
-// answers reports whether a site answers an edge name; of a wildcard, any name below it.
+// answers reports whether a site serves an edge name. For a wildcard, any name below it is enough.
 func (f *Fleet) answers(name string) bool {
 	above, wild := strings.CutPrefix(name, "*.")
 	if !wild {

@@ -14,8 +14,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// checkRoles checks the roles of all nodes, before anything is told that follows from them. One
-// that is misspelt counts as what was probably meant.
+// checkRoles checks the roles of all nodes. It runs before all checks that depend on roles. A
+// misspelt role counts as the one that was probably meant.
 func (f *Fleet) checkRoles() {
 	controls, allKnown := 0, true
 	for i := range f.Nodes {
@@ -104,7 +104,8 @@ func (f *Fleet) checkNodes() {
 	}
 }
 
-// checkFamilies warns of a fleet of which only some edges have addresses of a family.
+// checkFamilies warns if only some of the edges have an IPv6 address, and if an edge has no IPv4
+// address.
 func (f *Fleet) checkFamilies() {
 	edges, without := 0, map[bool][]string{} // by whether the family is IPv6
 	for _, n := range f.Nodes {
@@ -130,7 +131,7 @@ func (f *Fleet) checkFamilies() {
 	}
 }
 
-// checkLocation reports whether a place is on the Earth. NaN is not.
+// checkLocation reports whether a location has a valid latitude and longitude. NaN is not valid.
 func (f *Fleet) checkLocation(at string, l Location) bool {
 	lat, lon := l[0] >= -90 && l[0] <= 90, l[1] >= -180 && l[1] <= 180
 	if !lat {
@@ -142,18 +143,19 @@ func (f *Fleet) checkLocation(at string, l Location) bool {
 	return lat && lon
 }
 
-// Distances in km between a node and the people of the country that its address is in.
+// Distances in km between a node and the centre of population of the country that its address is
+// in.
 const (
-	// farFromCountry is more than any inhabited place of a country is away: Vladivostok is 6,500 km
-	// from Russia's, Honolulu 6,900 from those of the USA.
+	// farFromCountry is farther than any inhabited place is from its own country's centre:
+	// Vladivostok is 6,500 km away, Honolulu 6,900 km.
 	farFromCountry = 7500
-	// maybeWrong is where latitude and longitude are tried the other way round, and with another
-	// sign.
+	// maybeWrong is the distance from which checkPlace tries whether swapped coordinates, or
+	// another sign, would fit better.
 	maybeWrong = 2500
 )
 
-// checkPlace warns of a node that is not where its address is, as the embedded table of countries
-// has it.
+// checkPlace warns about a node whose location is far from the country of its address, according to
+// the embedded table of countries.
 func (f *Fleet) checkPlace(at string, n *Node) {
 	here := geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}
 	for _, addr := range n.Addresses {
@@ -218,7 +220,7 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 	}
 }
 
-// MinDisk is the smallest budget of a store: segments of a few MiB.
+// MinDisk is the smallest disk budget of a store in bytes. Segments take a few MiB each.
 const MinDisk = 64 << 20
 
 func (f *Fleet) checkAddr(at, addr string) {
@@ -227,7 +229,8 @@ func (f *Fleet) checkAddr(at, addr string) {
 	}
 }
 
-// CheckListen says what is wrong with an address to listen on. "" stands for a default.
+// CheckListen returns what is wrong with an address to listen on. "" stands for the default and is
+// valid.
 func CheckListen(addr string) error {
 	if addr == "" {
 		return nil

@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	serialTimeout = time.Second     // of one question
-	serialsTime   = 3 * time.Second // of all, where there are many zones
+	serialTimeout = time.Second     // limits one query
+	serialsTime   = 3 * time.Second // limits all queries, for fleets with many zones
 )
 
-// liveSerial is what a name server answers.
+// liveSerial is a name server's current serial of a zone.
 type liveSerial struct {
 	node, server string
 	serial       uint32
 }
 
-// checkSerials warns of zones whose serial is behind that which the fleet's name servers answer
-// (RFC 1982). A server that does not answer says nothing: the fleet may not be there yet.
+// checkSerials warns about zones whose serial is lower than the one that a name server of the fleet
+// has now (RFC 1982). Name servers that don't answer are ignored: the fleet may not exist yet.
 func (f *Fleet) checkSerials(ctx context.Context, zones []*geodns.Zone) {
 	ctx, cancel := context.WithTimeout(ctx, serialsTime)
 	defer cancel()
@@ -40,7 +40,7 @@ func (f *Fleet) checkSerials(ctx context.Context, zones []*geodns.Zone) {
 			for _, z := range zones {
 				serial, err := oneSerial(ctx, server, z)
 				if errors.As(err, new(net.Error)) {
-					return // nobody answers there
+					return // the name server does not answer
 				}
 				mu.Lock()
 				if before, ok := live[z]; err == nil && (!ok || int32(serial-before.serial) > 0) {

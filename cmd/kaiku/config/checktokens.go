@@ -9,7 +9,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
-// checkTokens finds what is wrong with the tokens, beyond what is in their files.
+// checkTokens checks the tokens, but not the content of their files.
 func (f *Fleet) checkTokens() {
 	files := map[string]bool{f.Path(f.Secrets.AdminToken): f.Secrets.AdminToken != ""}
 	for i, t := range f.Secrets.Tokens {

@@ -4,7 +4,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// checkZone finds names that both the zone and the edges would answer.
+// checkZone reports names that are both in the zone file and edge names.
 func (f *Fleet) checkZone(z *Zone, zone *geodns.Zone, text *zoneFiles) {
 	for i := range z.Edges {
 		name := z.Edges[i].FQDN(z)

@@ -8,8 +8,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
 )
 
-// DNSSECKeys reads the keys of the zones that are signed, by zone as the fleet file names it. Those
-// that can be used are returned beside the error of the others.
+// DNSSECKeys reads the keys of the signed zones, by zone name as in the fleet file. Besides an
+// error, it returns the keys that can be used.
 func (f *Fleet) DNSSECKeys() (map[string]dnssec.Keys, error) {
 	all := map[string]dnssec.Keys{}
 	var errs []error
@@ -27,7 +27,7 @@ func (f *Fleet) DNSSECKeys() (map[string]dnssec.Keys, error) {
 	return all, errors.Join(errs...)
 }
 
-// ReadDNSSECKeys reads a file of DNSSEC keys.
+// ReadDNSSECKeys reads and checks a file of DNSSEC keys.
 func ReadDNSSECKeys(file string) (dnssec.Keys, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -40,7 +40,7 @@ func ReadDNSSECKeys(file string) (dnssec.Keys, error) {
 	return keys, nil
 }
 
-// checkDNSSEC finds a zone that is to be signed without a key.
+// checkDNSSEC reports a signed zone without a key file.
 func (f *Fleet) checkDNSSEC(at string, z *Zone) {
 	if z.DNSSEC != nil && z.DNSSEC.Key == "" {
 		f.errorf(at+".dnssec", "want key: FILE, a file that kaiku dnssec keygen makes")

@@ -13,41 +13,41 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// Keeper keeps the last good copy of each zone, and of the geoip database, that a name server has
-// answered from, in memory and on disk. What is wrong with a zone's files or with the database then
-// concerns nothing else: a node starts with the copy, or without the zone, and says so.
+// Keeper keeps the last good copy of each zone of a name server, and of its geoip database, in
+// memory and on disk. A damaged zone file or database then affects nothing else. The node starts
+// with the copy, or without the zone, and reports that as a fault.
 type Keeper struct {
 	log   *slog.Logger
 	name  string   // of the node
-	roles []string // that the process runs; nil is all of the node
+	roles []string // the roles that the process runs; nil means all roles of the node
 
-	// What a fleet file has, from begin until commit.
+	// The state of one load of the fleet file, from begin to Commit.
 	answers bool // this process is a name server
 	dir     string
 	geoip   string
-	before  fs.FileInfo // of geoip
+	before  fs.FileInfo // the geoip file before it is read
 	zones   map[string]*zoneFiles
 	lost    []error // why zones are not answered
 	found   []string
 
-	served  map[string]*zoneFiles // by zoneKey
+	served  map[string]*zoneFiles // what the server answers from, by zoneKey
 	unsaved []*zoneFiles
-	unswept bool // there may be copies of zones that are no more, and the folder may have to be synced
+	unswept bool // the folder may have copies of removed zones, or need an fsync
 
 	mu     sync.Mutex
 	faults []string
 }
 
-// NewKeeper makes the keeper of a node's process, of which roles says what it runs; nil is all of
-// the node's.
+// NewKeeper returns the keeper of a node's process. roles has the roles that the process runs; nil
+// means all roles of the node.
 func NewKeeper(name string, roles []string, log *slog.Logger) *Keeper {
 	return &Keeper{log: log, name: name, roles: roles}
 }
 
-// zoneKey is one name for a zone, however it is written.
+// zoneKey returns the same name for all spellings of a zone's name.
 func zoneKey(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) + "." }
 
-// begin makes the keeper ready for a fleet file.
+// begin prepares the keeper for a load of the fleet file.
 func (k *Keeper) begin(f *Fleet) {
 	k.zones, k.lost, k.found, k.before = map[string]*zoneFiles{}, nil, nil, nil
 	n := f.Node(k.name)
@@ -62,11 +62,12 @@ func (k *Keeper) begin(f *Fleet) {
 	k.answers, k.dir = slices.Contains(roles, RoleGeoDNS), f.geodnsData(n)
 	if k.geoip = ""; f.GeoDNS.GeoIP != "" {
 		k.geoip = f.LocalFile(f.GeoDNS.GeoIP)
-		k.before, _ = os.Stat(k.geoip) // if it isn't there, the server says so
+		k.before, _ = os.Stat(k.geoip) // the server reports a missing file
 	}
 }
 
-// had is what a zone is answered from that may be what its files have.
+// had returns what a zone is answered from now, or nil. The zone's files may be unchanged since
+// then.
 func (k *Keeper) had(name string) *zoneFiles {
 	if k == nil {
 		return nil
@@ -74,7 +75,7 @@ func (k *Keeper) had(name string) *zoneFiles {
 	return k.served[zoneKey(name)]
 }
 
-// take takes a zone as its files have it, or, with errors, its last good copy.
+// take takes a zone from its files or, if there are errors, from its last good copy.
 func (k *Keeper) take(f *Fleet, z *zoneFiles, errs []error) {
 	switch {
 	case k.answers && len(errs) == 0:
@@ -87,7 +88,7 @@ func (k *Keeper) take(f *Fleet, z *zoneFiles, errs []error) {
 	}
 }
 
-// replace has a zone answered from its last good copy, or not at all if there is none.
+// replace makes the server answer a zone from its last good copy, or not at all if there is none.
 func (k *Keeper) replace(z *zoneFiles, errs []error) {
 	key := zoneKey(z.name)
 	why := strings.TrimSpace(errs[0].Error())
@@ -111,9 +112,9 @@ func (k *Keeper) replace(z *zoneFiles, errs []error) {
 	k.found = append(k.found, fmt.Sprintf("zone %s is answered from its last good copy, %s: %s", z.name, at, why))
 }
 
-// fit has zones replaced in which the edge names of the fleet file can't stand.
+// fit replaces the zones that conflict with the edge names of the fleet file.
 func (k *Keeper) fit(f *Fleet, zones []*geodns.Zone) []*geodns.Zone {
-	for range 2 { // the second time there is no other copy
+	for range 2 { // a copy may conflict too; then there is no other one
 		misfits := geodns.Misfits(zones, f.GeoDNSConfig(zones).Edges)
 		for i, z := range zones {
 			err := misfits[z.Name()]
@@ -121,7 +122,7 @@ func (k *Keeper) fit(f *Fleet, zones []*geodns.Zone) []*geodns.Zone {
 				continue
 			}
 			files := k.zones[zoneKey(z.Name())]
-			if files == nil { // other nodes answer it
+			if files == nil { // only other nodes answer it
 				f.warnf("geodns.zones", "%v", err)
 				zones[i] = nil
 				continue
@@ -134,12 +135,12 @@ func (k *Keeper) fit(f *Fleet, zones []*geodns.Zone) []*geodns.Zone {
 		zones = slices.DeleteFunc(zones, func(z *geodns.Zone) bool { return z == nil })
 	}
 	if k.answers && len(zones) == 0 {
-		f.file.errs = append(f.file.errs, k.lost...) // nothing would be answered
+		f.file.errs = append(f.file.errs, k.lost...) // no zone would be answered
 	}
 	return zones
 }
 
-// Commit takes over what the server answers from.
+// Commit makes what was loaded the current state, after the server has taken it.
 func (k *Keeper) Commit(s *geodns.Server) {
 	if !k.answers {
 		return
@@ -169,14 +170,14 @@ func (k *Keeper) Commit(s *geodns.Server) {
 	k.faults = k.found
 }
 
-// Faults tells what the name server can't use, and what it does instead.
+// Faults describes the files that the name server can't use, and what it does instead.
 func (k *Keeper) Faults() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.faults
 }
 
-// Err is the faults as one error; nil without any.
+// Err returns the faults as one error, or nil if there are none.
 func (k *Keeper) Err() error {
 	faults := k.Faults()
 	if len(faults) == 0 {

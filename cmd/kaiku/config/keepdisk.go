@@ -15,15 +15,16 @@ import (
 	"time"
 )
 
-// geoipCopy is where the copy of the geoip database is.
+// geoipCopy returns the path of the copy of the geoip database.
 func (k *Keeper) geoipCopy() string { return filepath.Join(k.dir, "geoip.mmdb") }
 
-// copyOf is where the copy of a zone is: a tar archive of its files.
+// copyOf returns the path of the copy of a zone. It is a tar archive of the zone's files.
 func (k *Keeper) copyOf(key string) string {
 	return filepath.Join(k.dir, "zones", url.PathEscape(strings.TrimSuffix(key, "."))+".tar")
 }
 
-// load reads the copy of a zone, and tells when it was made; nil if there is none that is good.
+// load reads the copy of a zone. It returns nil if there is no good copy. at describes when the
+// copy was made.
 func (k *Keeper) load(z *zoneFiles) (copied *zoneFiles, at string) {
 	file := k.copyOf(zoneKey(z.name))
 	r, err := os.Open(file)
@@ -63,12 +64,13 @@ func (k *Keeper) load(z *zoneFiles) (copied *zoneFiles, at string) {
 	return c, at
 }
 
-// Pending reports whether there is something for save to do.
+// Pending reports whether Save has something to do.
 func (k *Keeper) Pending() bool {
 	return k != nil && (len(k.unsaved) > 0 || k.before != nil || k.unswept)
 }
 
-// Save saves one copy, so that its caller can look at other things in between.
+// Save does one piece of the pending work: it saves a zone or the geoip database, or it sweeps.
+// That way, its caller can do other things in between.
 func (k *Keeper) Save(ctx context.Context) {
 	var err error
 	switch {
@@ -91,7 +93,7 @@ func (k *Keeper) Save(ctx context.Context) {
 	}
 }
 
-// saveZone saves a zone, unless it is there already.
+// saveZone saves a zone, unless the copy is the same already.
 func (k *Keeper) saveZone(z *zoneFiles) error {
 	file := k.copyOf(zoneKey(z.name))
 	if copyIs(file, z) {
@@ -116,7 +118,7 @@ func (k *Keeper) saveZone(z *zoneFiles) error {
 	})
 }
 
-// copyIs reports whether a copy has what the files of a zone have.
+// copyIs reports whether a copy has the same content as the files of a zone.
 func copyIs(file string, z *zoneFiles) bool {
 	r, err := os.Open(file)
 	if err != nil {
@@ -139,7 +141,8 @@ func copyIs(file string, z *zoneFiles) bool {
 	return err == io.EOF
 }
 
-// saveGeoIP saves the geoip database that is in use, which had info before the server read it.
+// saveGeoIP copies the geoip database in use. info is its file information from before the server
+// read it.
 func (k *Keeper) saveGeoIP(ctx context.Context, info fs.FileInfo) error {
 	same := func(a fs.FileInfo) bool { return a.Size() == info.Size() && a.ModTime().Equal(info.ModTime()) }
 	if have, err := os.Stat(k.geoipCopy()); err == nil && same(have) {
@@ -147,7 +150,7 @@ func (k *Keeper) saveGeoIP(ctx context.Context, info fs.FileInfo) error {
 	}
 	r, err := os.Open(k.geoip)
 	if err != nil {
-		return nil // it has changed meanwhile, and is taken again
+		return nil // it has changed meanwhile, and will be loaded again
 	}
 	defer r.Close()
 	err = writeCopy(k.geoipCopy(), info.ModTime(), func(w io.Writer) error {
@@ -167,7 +170,8 @@ func (k *Keeper) saveGeoIP(ctx context.Context, info fs.FileInfo) error {
 
 var errChanged = errors.New("the file has changed")
 
-// sweep removes copies of zones that are no more, and has all copies last.
+// sweep deletes copies of zones that no longer exist and unfinished copies, and syncs the folders
+// to make all copies durable.
 func (k *Keeper) sweep() error {
 	dir := filepath.Join(k.dir, "zones")
 	entries, err := os.ReadDir(dir)
@@ -189,7 +193,7 @@ func (k *Keeper) sweep() error {
 	return errors.Join(err, syncFolder(dir), syncFolder(k.dir))
 }
 
-// writeCopy replaces a file in one step; syncFolder makes that last.
+// writeCopy replaces a file atomically. syncFolder makes that durable.
 func writeCopy(file string, modified time.Time, write func(io.Writer) error) error {
 	dir := filepath.Dir(file)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

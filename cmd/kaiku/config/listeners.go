@@ -14,15 +14,15 @@ import (
 
 // Listener is an address that a node listens on.
 type Listener struct {
-	What     string // such as http
-	path     string // where the fleet file gives the address; the node where it gives none
-	Key      string // that gives it, or would
+	What     string // the service, such as http
+	path     string // the path of the address in the fleet file, or the node's if it is a default
+	Key      string // the key of the address in the fleet file, even if it is a default
 	Addr     string
 	TCP, UDP bool
-	edge     bool // clients or other edges come to it, or the operator
+	edge     bool // a listener of the edge: for clients, other edges or the operator
 }
 
-// Listeners are all addresses that a node listens on.
+// Listeners returns all addresses that a node listens on.
 func (f *Fleet) Listeners(n *Node) []Listener {
 	var out []Listener
 	at := "nodes." + n.Name
@@ -70,12 +70,12 @@ func (f *Fleet) Listeners(n *Node) []Listener {
 	return out
 }
 
-// hostPort takes an address to listen on apart. The host is not valid where all addresses of the
-// machine are meant.
+// hostPort splits an address to listen on. The host is invalid if it means all addresses of the
+// machine.
 func hostPort(addr string) (host netip.Addr, port int) {
 	name, service, err := net.SplitHostPort(addr)
 	if err != nil {
-		return netip.Addr{}, 0 // refused by check
+		return netip.Addr{}, 0 // check refuses it
 	}
 	port, _ = net.LookupPort("tcp", service)
 	if name == "localhost" {
@@ -87,10 +87,10 @@ func hostPort(addr string) (host netip.Addr, port int) {
 	return host.Unmap(), port
 }
 
-// checkListeners finds listeners of one node that are in each other's way, and admin listeners that
-// are open to everybody.
+// checkListeners reports listeners of one node that conflict with each other, and admin listeners
+// that other machines can use without a token.
 func (f *Fleet) checkListeners() {
-	told := map[string]bool{} // so that what stands once in the file is told once
+	told := map[string]bool{} // a default that applies to many nodes is reported once
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
 		all := f.Listeners(n)
@@ -105,7 +105,7 @@ func (f *Fleet) checkListeners() {
 				otherHost, otherPort := hostPort(o.Addr)
 				same := port == otherPort && port != 0 && (!host.IsValid() || !otherHost.IsValid() || host == otherHost)
 				late, early := l, o
-				if late.path == "nodes."+n.Name { // a default is not to blame
+				if late.path == "nodes."+n.Name { // blame the address that is given, not the default
 					late, early = o, l
 				}
 				if !same || !(l.TCP && o.TCP || l.UDP && o.UDP) || told[late.path+early.What] {
@@ -119,7 +119,7 @@ func (f *Fleet) checkListeners() {
 	}
 }
 
-// checkLoop finds an origin server that is the edges themselves.
+// checkLoop reports an origin server that is an edge of the fleet.
 func (f *Fleet) checkLoop(at string, s *Site, u *url.URL) {
 	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 	port, _ := strconv.Atoi(cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme]))
@@ -155,7 +155,7 @@ func (f *Fleet) checkLoop(at string, s *Site, u *url.URL) {
 	}
 }
 
-// checkLoopAddr is checkLoop for a server that is given by address.
+// checkLoopAddr is checkLoop for a server that is given by its address.
 func (f *Fleet) checkLoopAddr(at string, ip netip.Addr, port int) {
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
@@ -174,8 +174,8 @@ func (f *Fleet) checkLoopAddr(at string, ip netip.Addr, port int) {
 	}
 }
 
-// siteOf is the site that answers a host, or nil: that of the host itself, or of the wildcard one
-// label above.
+// siteOf returns the site that serves a host, or nil. A site with the host itself comes before one
+// with a wildcard for the name above.
 func (f *Fleet) siteOf(host string) *Site {
 	_, above, _ := strings.Cut(host, ".")
 	for _, want := range []string{host, "*." + above} {
@@ -188,14 +188,14 @@ func (f *Fleet) siteOf(host string) *Site {
 	return nil
 }
 
-// isEdgeName reports whether the fleet's name servers answer a name with edges.
+// isEdgeName reports whether a name is an edge name of the fleet's name servers.
 func (f *Fleet) isEdgeName(name string) bool {
 	return slices.ContainsFunc(f.GeoDNS.Zones, func(z Zone) bool {
 		return slices.ContainsFunc(z.Edges, func(e EdgeName) bool { return e.FQDN(&z) == name })
 	})
 }
 
-// FQDN is the whole name, in lower case and without the dot at its end.
+// FQDN returns the fully qualified name in lower case, without the final dot.
 func (e *EdgeName) FQDN(z *Zone) string {
 	zone := strings.ToLower(strings.TrimSuffix(z.Name, "."))
 	if e.Name == "@" {

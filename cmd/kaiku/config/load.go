@@ -11,11 +11,12 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// Load reads and checks fleet.yaml and the zone files that it names. All errors are returned at
-// once, each with its place.
+// Load reads and checks fleet.yaml and the zone files that it names. It returns all errors at once,
+// each with its position.
 func Load(file string) (*Fleet, []*geodns.Zone, error) { return LoadNode(file, nil) }
 
-// LoadNode is Load for a node that keeps copies: what is wrong with a zone is no error then.
+// LoadNode is Load for a node. If keep is not nil, damaged zones are no errors: keep replaces them
+// with their last good copies.
 func LoadNode(file string, keep *Keeper) (*Fleet, []*geodns.Zone, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -33,7 +34,7 @@ func LoadNode(file string, keep *Keeper) (*Fleet, []*geodns.Zone, error) {
 	return f, zones, nil
 }
 
-// unreadFleet is the error of a fleet file that can't be read.
+// unreadFleet returns the error for a fleet file that can't be read.
 func unreadFleet(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read the fleet: %w: name the fleet file by --config, or write one with kaiku init", err)
@@ -41,8 +42,8 @@ func unreadFleet(err error) error {
 	return fmt.Errorf("read the fleet: %w", err)
 }
 
-// Read reads the fleet file without the checks of whether a node could run with it: an operator may
-// be in the middle of a change.
+// Read decodes the fleet file, but does not check whether a node could run with it: the operator
+// may be in the middle of a change.
 func Read(file string) (*Fleet, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -53,8 +54,9 @@ func Read(file string) (*Fleet, error) {
 	return f, f.file.failure()
 }
 
-// Decode is what a fleet file says, without its checks and without where it says it: two files that
-// say the same give what reflect.DeepEqual takes for the same. It reports whether the file is one.
+// Decode decodes a fleet file without checks and positions: for two files with the same meaning,
+// the results are equal according to reflect.DeepEqual. It reports whether the file decodes without
+// errors.
 func Decode(text []byte) (*Fleet, bool) {
 	f := &Fleet{}
 	return f, len(decodeYAML("", text, f).errs) == 0

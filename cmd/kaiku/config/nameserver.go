@@ -9,7 +9,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// GeoDNSConfig is what the name servers answer.
+// GeoDNSConfig returns the configuration of the name servers.
 func (f *Fleet) GeoDNSConfig(zones []*geodns.Zone) geodns.Config {
 	h := f.GeoDNS.Health
 	c := geodns.Config{Zones: zones, Locate: map[netip.Prefix]geodns.Place{},
@@ -35,11 +35,11 @@ func (f *Fleet) GeoDNSConfig(zones []*geodns.Zone) geodns.Config {
 				ALPN: f.alpn(n), Place: geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}})
 		}
 	}
-	read := map[string]bool{} // the others can't be answered
+	read := map[string]bool{} // zones that could not be read can't be answered
 	for _, z := range zones {
 		read[z.Name()] = true
 	}
-	keys, _ := f.DNSSECKeys() // name servers ask for the error themselves, and other nodes have no keys
+	keys, _ := f.DNSSECKeys() // name servers check the error themselves, and other nodes have no keys
 	for _, z := range f.GeoDNS.Zones {
 		if !read[zoneKey(z.Name)] {
 			delete(keys, z.Name)
@@ -58,14 +58,14 @@ func (f *Fleet) GeoDNSConfig(zones []*geodns.Zone) geodns.Config {
 	return c
 }
 
-// probeURL is where the health of a node's edge is asked: on the address that its listener has, or
-// else the node's first.
+// probeURL returns the URL for health checks of a node's edge. Its host is the address of the
+// listener, or else the node's first address.
 func (f *Fleet) probeURL(n *Node) string {
 	return "http://" + Reachable(f.EdgeOf(n).HTTP, n) + cmp.Or(f.GeoDNS.Health.Path, "/.kaiku/health")
 }
 
-// alpn are the protocols that a node's edge speaks over TLS on the port that names without one
-// mean, as its HTTPS record tells them.
+// alpn returns the ALPN protocols of a node's edge for its HTTPS record. It returns none if the
+// edge does not serve TLS on port 443, the default port.
 func (f *Fleet) alpn(n *Node) []string {
 	if _, port, _ := net.SplitHostPort(f.EdgeOf(n).HTTPS); port != "443" || !f.Secures() {
 		return nil

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// NodeDir is where a node has the fleet file, and what it names by relative paths.
+// NodeDir is the folder of the fleet file on nodes. Relative paths in the file start from there.
 const NodeDir = "/etc/kaiku"
 
-// NodeFile is where a node has a file that the fleet file names.
+// NodeFile returns the path on a node of a file that the fleet file names.
 func NodeFile(p string) string {
 	if path.IsAbs(p) {
 		return path.Clean(p)
@@ -18,8 +18,8 @@ func NodeFile(p string) string {
 	return path.Join(NodeDir, p)
 }
 
-// LocalFile is where the operator has it: what is below /etc/kaiku on nodes may stand beside the
-// fleet file.
+// LocalFile returns the path of a file on the operator's machine. A file that is below /etc/kaiku
+// on nodes may be next to the fleet file there.
 func (f *Fleet) LocalFile(p string) string {
 	if rest, ok := strings.CutPrefix(path.Clean(p), NodeDir+"/"); ok {
 		if beside := filepath.Join(f.dir, rest); isThere(beside) {
@@ -34,7 +34,8 @@ func isThere(file string) bool {
 	return err == nil
 }
 
-// Path is a path of the fleet file's as seen from here.
+// Path returns a path of the fleet file as seen from this process: relative paths start from the
+// fleet file's folder.
 func (f *Fleet) Path(p string) string {
 	if filepath.IsAbs(p) {
 		return p
@@ -42,13 +43,14 @@ func (f *Fleet) Path(p string) string {
 	return filepath.Join(f.dir, p)
 }
 
-// Name is the fleet file's own name, as it was given.
+// Name returns the path of the fleet file, as it was given to Load.
 func (f *Fleet) Name() string { return f.file.name }
 
-// Sum is the beginning of the SHA-256 of the fleet file, as deploy.FleetSum has it.
+// Sum returns the start of the SHA-256 of the fleet file, as deploy.FleetSum does.
 func (f *Fleet) Sum() string { return f.sum }
 
-// Watched are the files that name servers answer from, and those of certificates and tokens.
+// Watched returns the files that a running node watches for changes: those that name servers answer
+// from, and those of certificates and tokens.
 func (f *Fleet) Watched() []string {
 	var files []string
 	for _, z := range f.zoneNames {

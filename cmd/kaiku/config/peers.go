@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// ControlAddresses are the addresses of the control nodes: those for everybody, and those for each
-// other.
+// ControlAddresses returns the addresses of the control nodes by node name: clients for connections
+// from all nodes, cluster for connections between control nodes.
 func (f *Fleet) ControlAddresses() (clients, cluster map[string]string) {
 	clients, cluster = map[string]string{}, map[string]string{}
 	for i := range f.Nodes {
@@ -20,12 +20,12 @@ func (f *Fleet) ControlAddresses() (clients, cluster map[string]string) {
 	return clients, cluster
 }
 
-// Reachable is where a listener of a node is reached: on the address that it has, or else the
-// node's first.
+// Reachable returns the address under which other machines reach a listener of a node. Its host is
+// that of the listener, or else the node's first address.
 func Reachable(listen string, n *Node) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || len(n.Addresses) == 0 {
-		return "" // refused by check
+		return "" // check refuses it
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
 		host = n.Addresses[0].String()
@@ -33,7 +33,7 @@ func Reachable(listen string, n *Node) string {
 	return net.JoinHostPort(host, port)
 }
 
-// HasPeers reports whether a node's edge asks others, or is asked by them.
+// HasPeers reports whether a node's edge sends requests to other edges, or gets requests from them.
 func (f *Fleet) HasPeers(n *Node) bool {
 	if slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Origin.Shield != "" }) {
 		return true
@@ -43,8 +43,8 @@ func (f *Fleet) HasPeers(n *Node) bool {
 	})
 }
 
-// UsesKey reports whether a node has a use for the fleet key: for the control plane, other edges,
-// cookies of its name server, or session tickets.
+// UsesKey reports whether a node needs the fleet key: for the control plane, other edges, DNS
+// cookies (RFC 7873), or TLS session tickets.
 func (f *Fleet) UsesKey(n *Node) bool {
 	clients, _ := f.ControlAddresses()
 	return len(clients) > 0 || n.Has(RoleGeoDNS) || n.Has(RoleEdge) && (f.HasPeers(n) || f.Secures())

@@ -10,8 +10,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// adminTokens reads the tokens of the admin API that are good for all; none where the fleet file
-// names no file.
+// adminTokens reads the tokens of the admin API that allow everything. It returns none if the fleet
+// file names no file.
 func (f *Fleet) adminTokens() ([]string, error) {
 	if f.Secrets.AdminToken == "" {
 		return nil, nil
@@ -19,7 +19,7 @@ func (f *Fleet) adminTokens() ([]string, error) {
 	return ReadTokens(f.Path(f.Secrets.AdminToken))
 }
 
-// ReadToken reads the token that is used, the first of its file.
+// ReadToken returns the token to use, which is the first one of its file.
 func ReadToken(file string) (string, error) {
 	tokens, err := ReadTokens(file)
 	if err != nil {
@@ -28,7 +28,7 @@ func ReadToken(file string) (string, error) {
 	return tokens[0], nil
 }
 
-// ReadTokens reads a file of tokens: the first is used, all are accepted.
+// ReadTokens reads a file of tokens. The first token is the one to use. All are accepted.
 func ReadTokens(file string) ([]string, error) {
 	tokens, err := readSecrets(file)
 	if err != nil {
@@ -37,7 +37,7 @@ func ReadTokens(file string) ([]string, error) {
 	return tokens, nil
 }
 
-// readSecrets reads a file of secrets, of which one replaces another.
+// readSecrets reads a file of secrets. It has several during a rotation.
 func readSecrets(file string) ([]string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -50,7 +50,7 @@ func readSecrets(file string) ([]string, error) {
 	return list, nil
 }
 
-// ReadSecret reads a file of one line that is a secret.
+// ReadSecret reads a file with one line, which is the secret.
 func ReadSecret(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -63,8 +63,8 @@ func ReadSecret(file string) (string, error) {
 	return secret, nil
 }
 
-// Tokens reads the tokens of an admin listener at addr: those that are good for all, and those that
-// are good for some things.
+// Tokens reads the tokens of the admin listener at addr: those that allow everything, and those
+// with scopes.
 func (f *Fleet) Tokens(addr string) ([]purge.Token, error) {
 	var out []purge.Token
 	seen := map[string]bool{}

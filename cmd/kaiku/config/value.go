@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Text is a text that may have several lines.
+// Text is a string that may have several lines.
 type Text string
 
-// Size is a number of bytes, written as 512MiB or 512M.
+// Size is a number of bytes. In YAML it is written as 512MiB or 512M.
 type Size int64
 
 var sizeUnits = []struct {
@@ -21,7 +21,7 @@ var sizeUnits = []struct {
 	bytes int64
 }{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
 
-// formError is what is wrong with the form of a value, in words for who wrote it.
+// formError describes what is wrong with the form of a value, in words for the operator.
 type formError string
 
 func (e formError) Error() string { return string(e) }
@@ -30,7 +30,7 @@ func notForm(format string, a ...any) error { return formError(fmt.Sprintf(forma
 
 var sizeRE = regexp.MustCompile(`^(\d+) ?(?:([KMGT])(?:I?B)?|B)?$`)
 
-// UnmarshalText parses a size. K, KB and KiB are all 1024 bytes, and so on, as nginx has it.
+// UnmarshalText parses a size. K, KB and KiB all mean 1024 bytes, and so on, as in nginx.
 func (s *Size) UnmarshalText(b []byte) error {
 	m := sizeRE.FindStringSubmatch(strings.ToUpper(string(b)))
 	switch {
@@ -51,7 +51,7 @@ func (s *Size) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// String writes the size with the largest unit that divides it.
+// String returns the size in the largest unit that divides it.
 func (s Size) String() string {
 	for _, u := range sizeUnits {
 		if n := int64(s); n != 0 && n%u.bytes == 0 {
@@ -61,7 +61,7 @@ func (s Size) String() string {
 	return "0B"
 }
 
-// About writes the size to three digits or so.
+// About returns the size with about three significant digits.
 func (s Size) About() string {
 	for _, u := range sizeUnits {
 		if n := float64(s) / float64(u.bytes); n >= 1 {
@@ -71,20 +71,20 @@ func (s Size) About() string {
 	return "0B"
 }
 
-// Set and Type make a Size a flag.
+// Set implements pflag.Value, so that a Size can be a flag.
 func (s *Size) Set(text string) error { return s.UnmarshalText([]byte(text)) }
 
-// Type names the flag's value in the help.
+// Type implements pflag.Value. It is the name of the value in the help.
 func (s *Size) Type() string { return "size" }
 
-// Duration is a time.Duration of 0 or more, written as 30s or 1h30m.
+// Duration is a time.Duration that is not negative. It is written as 30s or 1h30m.
 type Duration time.Duration
 
 var durationRE = regexp.MustCompile(`^([\d.]+(ns|us|µs|ms|s|m|h|d|w))+$`)
 
 var durationPartRE = regexp.MustCompile(`([\d.]+)([a-zµ]+)`)
 
-// UnmarshalText parses a duration: Go's forms, and days and weeks.
+// UnmarshalText parses a duration in Go's forms, or in days or weeks.
 func (d *Duration) UnmarshalText(b []byte) error {
 	text := string(b)
 	if text == "0" {
@@ -121,10 +121,10 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// OriginURL is the address of an origin server: http or https, host and port.
+// OriginURL is the URL of an origin server: scheme http or https, host and port.
 type OriginURL struct{ *url.URL }
 
-// UnmarshalText parses it and refuses what an origin server can't have.
+// UnmarshalText parses a URL. It refuses parts that an origin server can't have.
 func (o *OriginURL) UnmarshalText(b []byte) error {
 	u, err := url.Parse(string(b))
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || !IsHost(u.Hostname()) {

@@ -7,7 +7,7 @@ import (
 	"log/slog"
 )
 
-// PrintWarnings prints what works but is hardly meant, and returns how many warnings there are.
+// PrintWarnings prints the warnings of the fleet file, and returns their number.
 func (f *Fleet) PrintWarnings(w io.Writer) int {
 	for _, warning := range f.file.warns {
 		fmt.Fprintln(w, warning.text("warning: "))
@@ -15,14 +15,14 @@ func (f *Fleet) PrintWarnings(w io.Writer) int {
 	return len(f.file.warns)
 }
 
-// LogWarnings is PrintWarnings for a node.
+// LogWarnings logs the warnings of the fleet file, on a node.
 func (f *Fleet) LogWarnings(log *slog.Logger) {
 	for _, w := range f.file.warns {
 		log.Warn("the fleet file: "+w.msg, "at", fmt.Sprintf("%s:%d:%d", w.file, w.line, w.col))
 	}
 }
 
-// warnUnread notes what is wrong with a zone that other nodes answer.
+// warnUnread turns the errors of a zone that only other nodes answer into warnings.
 func (f *Fleet) warnUnread(errs []error) {
 	for _, err := range errs {
 		var e *fileError

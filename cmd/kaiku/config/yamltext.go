@@ -15,13 +15,13 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// parse parses the only document of a file. The error says where and why that fails.
+// parse parses the file, which must have exactly one document. It adds an error if that fails.
 func (d *yamlDoc) parse(text []byte) ast.Node {
 	text, ok := d.readable(text)
 	if !ok {
 		return nil
 	}
-	f, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey()) // entries tells of these
+	f, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey()) // entries reports duplicate keys
 	if err != nil {
 		pos, msg := &token.Position{Line: 1, Column: 1}, err.Error()
 		var y yaml.Error

@@ -15,19 +15,19 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// maxZoneText bounds what the files of a zone have together.
+// maxZoneText is the largest total size of a zone's files in bytes.
 const maxZoneText = 1 << 30
 
-// zoneFiles are the files that a zone is read from: the one that the fleet file names, and those
-// that it includes, which are in the folder of that one or below it.
+// zoneFiles are the files of a zone: the one that the fleet file names, and those that it includes.
+// Included files are in the folder of the first one or below it.
 type zoneFiles struct {
 	name  string // of the zone
-	file  string // the path of the first
+	file  string // the path of the first file
 	zone  *geodns.Zone
-	order []string                     // of names, as they stand in $INCLUDE; the first is file
-	texts map[string]string            // while they are needed
-	sums  map[string][sha256.Size]byte // of those that could be read
-	left  int64                        // of maxZoneText
+	order []string                     // names as in $INCLUDE; the first is file
+	texts map[string]string            // by name, while they are needed
+	sums  map[string][sha256.Size]byte // by name, of the files that could be read
+	left  int64                        // what is left of maxZoneText
 }
 
 func newZoneFiles(name, file string) *zoneFiles {
@@ -35,7 +35,7 @@ func newZoneFiles(name, file string) *zoneFiles {
 		left: maxZoneText}
 }
 
-// path is where a file of the zone is.
+// path returns the path of a file of the zone.
 func (z *zoneFiles) path(name string) string {
 	if name == z.file {
 		return name
@@ -43,18 +43,17 @@ func (z *zoneFiles) path(name string) string {
 	return filepath.Join(filepath.Dir(z.file), name)
 }
 
-// zoneNames are the names of the files of a zone.
+// zoneNames has the names of a zone's files.
 type zoneNames struct {
-	index int // of the zone in the fleet file
+	index int // of the zone, in the fleet file
 	file  string
 	order []string
 }
 
-// included are the files that the zone includes, by their names there.
+// included returns the files that the zone includes, by their names there.
 func (z *zoneNames) included() []string { return z.order[min(1, len(z.order)):] }
 
-// ZoneFiles are the files of the zones and those that they include, as the fleet file would name
-// them.
+// ZoneFiles returns the files of all zones, with included files, as the fleet file would name them.
 func (f *Fleet) ZoneFiles() []string {
 	var files []string
 	for _, z := range f.GeoDNS.Zones {
@@ -68,7 +67,7 @@ func (f *Fleet) ZoneFiles() []string {
 	return files
 }
 
-// read gives the text of a file. Each is read once.
+// read returns the text of a file. Each file is read once.
 func (z *zoneFiles) read(name string) (string, error) {
 	if text, done := z.texts[name]; done {
 		return text, nil
@@ -91,8 +90,8 @@ func (z *zoneFiles) read(name string) (string, error) {
 	return z.texts[name], nil
 }
 
-// load reads a file from the disk. What is outside of the zone's folder is not read, be it by an
-// absolute path, by .. or by a symbolic link, and nothing that is no file.
+// load reads a file from disk. It refuses files outside of the zone's folder, whether the path is
+// absolute or has .. or a symbolic link in it, and everything that is not a regular file.
 func (z *zoneFiles) load(name string) ([]byte, error) {
 	if name == z.file {
 		if err := readable(name); err != nil {
@@ -133,7 +132,7 @@ func (z *zoneFiles) take(r *os.File) ([]byte, error) {
 		return nil, err
 	}
 	var buf bytes.Buffer
-	buf.Grow(int(min(info.Size(), z.left)) + bytes.MinRead) // a large file is not copied as the buffer grows
+	buf.Grow(int(min(info.Size(), z.left)) + bytes.MinRead) // avoids copies of a large file while the buffer grows
 	_, err = buf.ReadFrom(io.LimitReader(r, z.left+1))
 	text := buf.Bytes()
 	if z.left -= int64(len(text)); err == nil && z.left < 0 {
@@ -142,7 +141,7 @@ func (z *zoneFiles) take(r *os.File) ([]byte, error) {
 	return text, err
 }
 
-// same reports whether the files are as they were when the zone was read from them.
+// same reports whether the files are unchanged since the zone was read from them.
 func (z *zoneFiles) same(before *zoneFiles) bool {
 	if before == nil || before.zone == nil || before.file != z.file || len(before.order) == 0 {
 		return false
@@ -155,7 +154,7 @@ func (z *zoneFiles) same(before *zoneFiles) bool {
 	return true
 }
 
-// parse reads the zone, and gives what is wrong with it.
+// parse parses the zone. It returns all errors.
 func (z *zoneFiles) parse() (errs []error) {
 	zone, wrong := geodns.ReadZone(z.name, z.file, z.read)
 	for _, e := range wrong {
@@ -165,17 +164,17 @@ func (z *zoneFiles) parse() (errs []error) {
 	return errs
 }
 
-// note is something to say of a line of the zone.
+// note returns an error about a line of the zone.
 func (z *zoneFiles) note(line int, format string, a ...any) *fileError {
 	name, at := z.zone.At(line)
-	text, err := z.read(name) // again, if it was given up
+	text, err := z.read(name) // reads the text again if it was dropped
 	if err != nil {
 		text = ""
 	}
 	return &fileError{z.path(name), at, 1, fmt.Sprintf(format, a...), lineOf(text, at)}
 }
 
-// lineOf is a line of a text, from 1.
+// lineOf returns a line of a text, counted from 1.
 func lineOf(text string, n int) string {
 	for ; n > 1; n-- {
 		_, text, _ = strings.Cut(text, "\n")
@@ -184,8 +183,8 @@ func lineOf(text string, n int) string {
 	return strings.TrimRight(line, "\r")
 }
 
-// readZone reads the zone and what it includes, and notes what is wrong. The zone is nil unless it
-// can be served.
+// readZone reads a zone and its included files, and adds its errors to those of the fleet file. The
+// result's zone is nil if it can't be served.
 func (f *Fleet) readZone(i int, at string, z *Zone) *zoneFiles {
 	files := newZoneFiles(z.Name, f.LocalFile(z.File))
 	defer func() { f.zoneNames = append(f.zoneNames, zoneNames{i, files.file, files.order}) }()

@@ -8,15 +8,15 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// zoneSources are the texts of zone files, for what is told of their lines. They are read again, as
-// few zones have anything to be told, and large ones are not kept.
+// zoneSources reads the texts of zone files to show lines in errors and warnings. It reads the
+// files again, because few zones have errors, and large zones should not stay in memory.
 type zoneSources struct {
 	fleet *Fleet
-	file  string // that was read last
+	file  string // the file that was read last
 	lines []string
 }
 
-// path is where a file of a zone is, which is the zone's own or one that it includes.
+// path returns the path of a file of a zone: the zone's own, or one that it includes.
 func (s *zoneSources) path(z *geodns.Zone, name string) string {
 	for i := range s.fleet.GeoDNS.Zones {
 		own := &s.fleet.GeoDNS.Zones[i]
@@ -29,10 +29,10 @@ func (s *zoneSources) path(z *geodns.Zone, name string) string {
 	return name
 }
 
-// maxScan is how many lines a record may be below the first of its name and type.
+// maxScan is how many lines place searches, beginning at the first record of a set.
 const maxScan = 1000
 
-// place finds the line and column of what a finding is about.
+// place returns a finding as an error with line and column.
 func (s *zoneSources) place(found finding) *fileError {
 	name, at := found.zone.At(found.line)
 	file := s.path(found.zone, name)
@@ -55,7 +55,7 @@ func (s *zoneSources) place(found finding) *fileError {
 	return &fileError{file, at, 1, found.msg, line}
 }
 
-// columnOf is where in a line the word begins that a finding is about, from 1, or 0.
+// columnOf returns the column, counted from 1, of the word in a line that a finding is about, or 0.
 func columnOf(line string, found finding) int {
 	seen := found.after == ""
 	for at := 0; at < len(line); {
