@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// makeCertificate makes a certificate on P-256 for host, which all peers use.
+// makeCertificate writes a P-256 certificate for host, and its key. All peers use it.
 func makeCertificate(dir string) (cert, key string, err error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -35,6 +35,6 @@ func makeCertificate(dir string) (cert, key string, err error) {
 	if err := os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
 		return "", "", err
 	}
-	// a secret of nobody
+	// the key may be world-readable: it protects nothing
 	return cert, key, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o644)
 }

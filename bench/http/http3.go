@@ -14,12 +14,12 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// loadHTTP3 loads a peer over HTTP/3: connections, each with as many requests under way as there
-// are streams. The length and the status of each response are looked at, and all bytes of the first
-// on each stream.
+// loadHTTP3 loads a peer over HTTP/3. On each connection, as many requests are under way as the
+// case has streams. It checks the length and status of every response, and all bytes of the first
+// one on each stream.
 func (b *bench) loadHTTP3(ctx context.Context, i *instance, c testCase) (o outcome, err error) {
-	// One socket and one transport for all, as a process has them; connections are told by their
-	// id.
+	// All connections share one socket and one transport, as in a real client. Connection IDs tell
+	// them apart.
 	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return o, err
@@ -35,7 +35,7 @@ func (b *bench) loadHTTP3(ctx context.Context, i *instance, c testCase) (o outco
 	defer h3.Close()
 	var conns []*http3.ClientConn
 	for range c.Conns {
-		// Windows that never hold a response of 1 MiB up.
+		// The flow control windows must never hold up a response of 1 MiB.
 		conn, err := transport.Dial(ctx, to, clientTLS(http3.NextProtoH3),
 			&quic.Config{InitialStreamReceiveWindow: 4 * mib, MaxStreamReceiveWindow: 8 * mib,
 				InitialConnectionReceiveWindow: 16 * mib, MaxConnectionReceiveWindow: 32 * mib})
@@ -64,7 +64,7 @@ func (b *bench) loadHTTP3(ctx context.Context, i *instance, c testCase) (o outco
 	return o, err
 }
 
-// http3Worker asks for one object after the other.
+// http3Worker requests one object after the other.
 type http3Worker struct {
 	took []time.Duration
 	err  error

@@ -15,11 +15,11 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// settle is how long a peer has until its memory is looked at.
+// settle is how long a peer gets to become idle before its memory is measured.
 const settle = 2 * time.Second
 
-// measureIdle opens connections, asks for one object on each, keeps them, and looks at what the
-// peer's memory has grown by.
+// measureIdle opens connections and requests one object on each. It keeps them open, and measures
+// how much the peer's memory has grown.
 func (b *bench) measureIdle(ctx context.Context, i *instance, c testCase) (m sample, err error) {
 	time.Sleep(settle)
 	before := i.process.RSS()
@@ -61,7 +61,7 @@ func (b *bench) measureIdle(ctx context.Context, i *instance, c testCase) (m sam
 	return m, nil
 }
 
-// askHTTP1 asks for an object.
+// askHTTP1 requests an object over HTTP/1.1.
 func askHTTP1(conn net.Conn, i *instance, c testCase, o object) error {
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", o.path(), net.JoinHostPort(host, i.Port))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -75,7 +75,7 @@ func askHTTP1(conn net.Conn, i *instance, c testCase, o object) error {
 	return nil
 }
 
-// askHTTP2 asks for an object over TLS, and answers pings from then on.
+// askHTTP2 requests an object over HTTP/2 with TLS. From then on, it answers pings.
 func askHTTP2(conn net.Conn, i *instance, c testCase, o object) error {
 	secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"h2"}})
 	var block bytes.Buffer
@@ -123,7 +123,7 @@ func askHTTP2(conn net.Conn, i *instance, c testCase, o object) error {
 			return fmt.Errorf("%d bytes", size)
 		}
 		_ = conn.SetDeadline(time.Time{})
-		go func() { // until the connection is closed
+		go func() { // ends when the connection is closed
 			for err := error(nil); err == nil; _, err = next() {
 			}
 		}()

@@ -21,7 +21,7 @@ import (
 //go:embed wrk.lua
 var wrkScript []byte
 
-// wrk loads a peer over HTTP/1.1.
+// wrk loads a peer over HTTP/1.1 with wrk.
 func (b *bench) wrk(ctx context.Context, i *instance, c testCase) (o outcome, err error) {
 	script := filepath.Join(b.dir, "wrk.lua")
 	if err := os.WriteFile(script, wrkScript, 0o644); err != nil {
@@ -63,7 +63,7 @@ var (
 	h2Bytes  = regexp.MustCompile(`traffic: .* \((\d+)\) data`)
 )
 
-// h2load loads a peer over HTTP/2.
+// h2load loads a peer over HTTP/2 with h2load.
 func (b *bench) h2load(ctx context.Context, i *instance, c testCase) (o outcome, err error) {
 	urls, log := filepath.Join(b.dir, "urls"), filepath.Join(b.dir, "h2load.log")
 	var all strings.Builder
@@ -91,12 +91,13 @@ func (b *bench) h2load(ctx context.Context, i *instance, c testCase) (o outcome,
 	if ok, _ := strconv.Atoi(string(status[1])); ok < o.Requests || string(done[2]) != string(done[1]) {
 		return o, fmt.Errorf("h2load: not all succeeded:\n%s", out)
 	}
-	o.Bytes = min(o.Bytes, int64(o.Requests)*(c.Body+c.Body/100+1000)) // bodies cut at the end are in it
+	o.Bytes = min(o.Bytes, int64(o.Requests)*(c.Body+c.Body/100+1000)) // h2load counts the bytes of bodies that it cut short at the end
 	o.P50, o.P99, err = h2Latency(log)
 	return o, err
 }
 
-// h2Latency reads h2load's log of requests: when, status, how long in µs.
+// h2Latency reads h2load's log. Each line has the time, the status and the duration of a request in
+// µs.
 func h2Latency(log string) (p50, p99 time.Duration, err error) {
 	f, err := os.Open(log)
 	if err != nil {

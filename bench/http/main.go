@@ -1,13 +1,13 @@
-// Command http measures Kaiku's edge beside other caches in front of one same origin: nginx,
-// Varnish and Apache Traffic Server, and Caddy, which serves files as its core has no cache.
+// Command http compares Kaiku's edge with other caches in front of the same origin: nginx, Varnish,
+// Apache Traffic Server and Caddy. Caddy's core has no cache, so it serves files.
 //
-// Each peer runs on core 0; this program, with the origin and the load, on core 1; over loopback.
-// The peers of a case run all at once, and are loaded one after the other, for several rounds. What
-// counts is the CPU time of a peer's processes, as the kernel has it (user and system), over the
-// requests that were answered: the load is often what limits the requests per second. Before and
-// after each round some objects are compared byte by byte; the origin counts what it is asked,
-// which for hits has to be nothing. Nothing is installed, and all is written to a directory that is
-// removed.
+// Each peer runs on core 0. This program, with the origin and the load, runs on core 1. They talk
+// over loopback. All peers of a case run at the same time. The load goes to one after the other, in
+// several rounds. The result is the CPU time (user and system) of a peer's processes divided by the
+// number of answered requests, because the load generator often limits the requests per second.
+// Before and after each round, some objects are compared byte by byte. The origin counts its
+// requests: for hits, there must be none. The program installs nothing, and writes only to a
+// directory that it removes at the end.
 package main
 
 import (
@@ -33,7 +33,7 @@ import (
 const (
 	peerCore = "0"
 	loadCore = "1"
-	// pinned is set in the environment of this program once it runs on its core.
+	// pinned is an environment variable. It is set once this program runs on its own core.
 	pinned = "KAIKU_BENCH_PINNED"
 )
 
@@ -46,17 +46,17 @@ func main() {
 	}
 }
 
-// bench is a run of this program.
+// bench is one run of this program.
 type bench struct {
 	rounds int
-	length time.Duration // of a round
+	length time.Duration // of each round
 	dir    string        // removed at the end
 	cert   string
 	key    string
-	files  string // of Caddy
+	files  string // folder of the files that Caddy serves
 	origin *origin
 	log    io.Writer
-	fresh  int64 // number of the next object that nobody has
+	fresh  int64 // number of the next object that no peer has requested
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -120,7 +120,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return errors.Join(err, write(newReport(results, servers), stdout, *out, *asJSON, *svg))
 }
 
-// repin runs this program anew on the core of the load, with files enough for 10,000 connections.
+// repin executes this program again on the core of the load, with a file limit for 10,000
+// connections.
 func repin() error {
 	if runtime.NumCPU() < 2 {
 		return errors.New("needs two cores: one for the peers, one for the load")
@@ -130,8 +131,8 @@ func repin() error {
 		return err
 	}
 	limit.Cur = limit.Max
-	// A limit that a program sets itself is its children's too, which that of the Go runtime is
-	// not.
+	// Child processes inherit a limit that this program sets itself, but not the limit that the Go
+	// runtime has raised.
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < idleConns*5/4 {
 		return fmt.Errorf("needs a limit of open files of %d, and has %d: ulimit -n %[1]d (%[3]v)", idleConns*5/4,
 			limit.Cur, err)
@@ -145,7 +146,7 @@ func repin() error {
 		append(os.Environ(), pinned+"=1"))
 }
 
-// absolute is the path of a program; "" stays.
+// absolute returns the absolute path of a program, or "" for "".
 func absolute(program string) string {
 	if program == "" {
 		return ""
@@ -156,7 +157,7 @@ func absolute(program string) string {
 	return program
 }
 
-// choose gives the servers that are wanted and installed.
+// choose returns the selected servers that are installed.
 func choose(servers []server, names string, skip bool, log io.Writer) (all []server, err error) {
 	tools := []peer.Package{{Program: "taskset", Install: "util-linux"}, {Program: "wrk", Install: "wrk"},
 		{Program: "h2load", Install: "nghttp2-client"}}
@@ -183,12 +184,12 @@ func choose(servers []server, names string, skip bool, log io.Writer) (all []ser
 	return all, nil
 }
 
-// prepare makes what the peers need.
+// prepare creates what the peers need.
 func (b *bench) prepare() (err error) {
 	if b.dir, err = os.MkdirTemp("", "kaiku-bench-http"); err != nil {
 		return err
 	}
-	if err := os.Chmod(b.dir, 0o755); err != nil { // not all peers are root
+	if err := os.Chmod(b.dir, 0o755); err != nil { // some peers don't run as root
 		return err
 	}
 	b.files = filepath.Join(b.dir, "files")
@@ -199,7 +200,7 @@ func (b *bench) prepare() (err error) {
 	return errors.Join(err, os.Mkdir(b.files, 0o755))
 }
 
-// all runs the cases. What was measured before an error is returned with it.
+// all runs the cases. With an error, it also returns the results until then.
 func (b *bench) all(ctx context.Context, cases []testCase, servers []server) (all []result, err error) {
 	running := map[string]*instance{}
 	stopAll := func() {
@@ -222,7 +223,7 @@ func (b *bench) all(ctx context.Context, cases []testCase, servers []server) (al
 	return all, nil
 }
 
-// one runs a case.
+// one runs one case.
 func (b *bench) one(ctx context.Context, c testCase, servers []server, running map[string]*instance) (result, error) {
 	r := result{Case: c, Samples: map[string][]sample{}}
 	for round := range b.rounds {
@@ -244,7 +245,7 @@ func (b *bench) one(ctx context.Context, c testCase, servers []server, running m
 				delete(running, s.name)
 				return r, fmt.Errorf("%s: %w\n%s", s.name, err, i.stop())
 			}
-			if c.ofMemory() { // the memory of a process that had them is not that of one that has not
+			if c.ofMemory() { // a process that had connections before uses more memory than a fresh one
 				i.stop()
 				delete(running, s.name)
 			}

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// measure loads a peer once.
+// measure runs one round of load on a peer.
 func (b *bench) measure(ctx context.Context, i *instance, c testCase) (m sample, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
@@ -60,7 +60,7 @@ func (b *bench) measure(ctx context.Context, i *instance, c testCase) (m sample,
 	m.Rate, m.Busy = float64(o.Requests)/m.Seconds, 100*(after-before).Seconds()/m.Seconds
 	m.P50, m.P99 = float64(o.P50.Nanoseconds())/1000, float64(o.P99.Nanoseconds())/1000
 	m.RSS, m.Anonymous = i.rss(), i.process.Anonymous()
-	cut := int64(c.Conns) * c.Body // of bodies that the end cuts, at most
+	cut := int64(c.Conns) * c.Body // an upper limit for the bodies that are cut short at the end
 	if mean := o.Bytes / int64(o.Requests); mean < c.Body ||
 		(o.Bytes-cut)/int64(o.Requests) > c.Body+c.Body/100+1500 {
 		return m, fmt.Errorf("a response has %d bytes on the average, and its body should have %d", mean, c.Body)
@@ -79,10 +79,10 @@ func (b *bench) load(ctx context.Context, i *instance, c testCase) (outcome, err
 	return b.wrk(ctx, i, c)
 }
 
-// warm has the peer store the set, and hits it until it is where hot objects are. Then it compares
-// some.
+// warm makes the peer store all objects of the case, and requests them until they are where the
+// peer keeps hot objects. Then it compares some of them.
 func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
-	// What comes over TLS are objects of their own: most peers have the scheme in the key.
+	// Objects over TLS are different ones: most peers have the scheme in the cache key.
 	set := fmt.Sprintf("%v: %d of %d", c.Proto == "http1", c.Count, c.Size)
 	if i.warmed[set] {
 		return b.verify(ctx, i, c)
@@ -112,10 +112,10 @@ func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 			return err
 		}
 		if pass > 0 && b.origin.hot.Load() == asked && int64(c.Count)*c.Size > 512*mib && !c.Setup.RAMHolds {
-			break // all is stored; the load warms the rest
+			break // everything is stored, and the load warms the rest
 		}
 	}
-	if c.How == churn { // until things have to go
+	if c.How == churn { // until the cache is full and objects are evicted
 		if err := eachObject(i.Disk*5/4, func(n int) error {
 			return get(ctx, client, i, c.Proto, object{mib, coldFrom + int64(n)}, false)
 		}); err != nil {
@@ -124,7 +124,7 @@ func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 	}
 	short := *b
 	short.length = time.Second
-	if c.How == parts { // what is checked on its first use has been used then
+	if c.How == parts { // a peer may check an object on its first use
 		if err := eachPart(ctx, i, c); err != nil {
 			return err
 		}
@@ -134,11 +134,11 @@ func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 			return err
 		}
 	}
-	syscall.Sync() // or what one peer has written slows the next one down
+	syscall.Sync() // without this, what one peer has written slows down the next
 	return b.verify(ctx, i, c)
 }
 
-// eachObject calls fn for all numbers below count, eight at once.
+// eachObject calls fn for all numbers below count, eight at a time.
 func eachObject(count int, fn func(n int) error) error {
 	const workers = 8
 	var wg sync.WaitGroup
@@ -154,7 +154,7 @@ func eachObject(count int, fn func(n int) error) error {
 	return errors.Join(failed...)
 }
 
-// eachPart asks for each part of the object of a case once.
+// eachPart requests each part of the object of a case once.
 func eachPart(ctx context.Context, i *instance, c testCase) error {
 	client := newClient()
 	defer client.CloseIdleConnections()
@@ -178,7 +178,7 @@ func eachPart(ctx context.Context, i *instance, c testCase) error {
 	})
 }
 
-// writeFiles gives Caddy its files.
+// writeFiles writes the files that Caddy serves.
 func (b *bench) writeFiles(c testCase) error {
 	for n := range c.Count {
 		o := object{c.Size, int64(n)}
@@ -205,12 +205,12 @@ func newClient() *http.Client {
 		TLSClientConfig: clientTLS()}}
 }
 
-// clientTLS is for certificates that were made a moment ago.
+// clientTLS returns a TLS configuration that does not verify the benchmark's own certificate.
 func clientTLS(protocols ...string) *tls.Config {
 	return &tls.Config{ServerName: host, InsecureSkipVerify: true, NextProtos: protocols}
 }
 
-// get asks for an object, over HTTP/1.1, and looks at the length of the response, or at each byte.
+// get requests an object. It checks the length of the response or, with compare, every byte.
 func get(ctx context.Context, client *http.Client, i *instance, proto string, o object, compare bool) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, i.url(proto, o), nil)
 	if err != nil {
@@ -234,7 +234,7 @@ func get(ctx context.Context, client *http.Client, i *instance, proto string, o 
 	return same(resp.Body, o)
 }
 
-// same compares a body with what the object is.
+// same compares a body with the content of the object.
 func same(body io.Reader, o object) error {
 	got, want := make([]byte, 64*kib), make([]byte, 64*kib)
 	for off := int64(0); ; {
@@ -257,7 +257,7 @@ func same(body io.Reader, o object) error {
 	}
 }
 
-// verify compares four objects of the set, byte by byte.
+// verify compares four objects of the case byte by byte.
 func (b *bench) verify(ctx context.Context, i *instance, c testCase) error {
 	if c.Size >= gib {
 		return nil // h1 ranges of it are counted by the load, and slow clients compare them
@@ -272,7 +272,7 @@ func (b *bench) verify(ctx context.Context, i *instance, c testCase) error {
 	return nil
 }
 
-// fill asks for new objects in the background, until what it returns is called.
+// fill requests new objects in the background, until the caller calls stop.
 func (b *bench) fill(ctx context.Context, i *instance, c testCase) (stop func() error) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error)

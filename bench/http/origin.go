@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// origin is what all peers fetch from: /SIZE/N is object N of that size, whose bytes are the same
-// in each run. It counts what it is asked.
+// origin is the origin of all peers. The path /SIZE/N is object N with that size. Its bytes are the
+// same in each run. The origin counts requests.
 type origin struct {
 	addr   string
 	server http.Server
-	// hot and cold count requests, for objects from coldFrom on apart.
+	// hot counts requests for objects below coldFrom; cold counts the others.
 	hot, cold atomic.Int64
 }
 
-// coldFrom is the number of the first object that no case asks for twice.
+// coldFrom is the number of the first object that no case requests twice.
 const coldFrom = 1 << 30
 
-// unstoredFrom is the number of the first object that caches may not store.
+// unstoredFrom is the number of the first object that caches must not store.
 const unstoredFrom = 1 << 40
 
 var modified = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -63,7 +63,7 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", modified, io.NewSectionReader(obj, 0, obj.size))
 }
 
-// object is one object of the origin, as an io.ReaderAt.
+// object is an object of the origin. It implements io.ReaderAt.
 type object struct{ size, n int64 }
 
 func parseObject(path string) (object, error) {
@@ -80,16 +80,16 @@ func (o object) path() string { return fmt.Sprintf("/%d/%d", o.size, o.n) }
 
 func (o object) etag() string { return fmt.Sprintf(`"%d-%d"`, o.size, o.n) }
 
-// noise is what all objects are cut from: it does not compress, and each object begins elsewhere.
+// noise has the bytes of all objects. It does not compress. Each object begins at another offset.
 var noise = makeNoise()
 
 func makeNoise() []byte {
-	b := make([]byte, 1<<20+7) // a length that no size of a block divides
+	b := make([]byte, 1<<20+7) // no block size divides this length
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(b)
 	return b
 }
 
-// ReadAt reads the object.
+// ReadAt implements io.ReaderAt.
 func (o object) ReadAt(p []byte, off int64) (n int, err error) {
 	if left := o.size - off; int64(len(p)) > left {
 		p, err = p[:max(left, 0)], io.EOF

@@ -21,7 +21,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/peer"
 )
 
-// conf are the configurations of the peers, with the reasons for what they say.
+// conf has the configurations of the peers, with reasons for their settings.
 //
 //go:embed conf
 var conf embed.FS
@@ -31,13 +31,13 @@ type server struct {
 	name    string
 	needs   peer.Package
 	version []string
-	// files are templates of conf, and where they go in the peer's folder.
+	// files has the templates in conf, with their paths in the peer's folder.
 	files map[string]string
 	dirs  []string
-	// owner is the user that the folder has to belong to, if it isn't ours.
+	// owner is the user who must own the folder; "" means the user of this program.
 	owner string
-	// command gives what is run in the folder dir, and second what is run beside it where there is
-	// a shield; nil if one program is both.
+	// command returns the command line to run in the folder dir. second returns the command line of
+	// a second cache for cases with a shield. It is nil if one program does both.
 	command func(dir string) ([]string, error)
 	second  func(dir string) ([]string, error)
 	env     []string
@@ -45,7 +45,7 @@ type server struct {
 
 const caddyHelp = "(not from Debian, whose is old) golang; then cd bench/caddy && CGO_ENABLED=0 go build -trimpath -o ../../bin/caddy ."
 
-// allServers gives all peers, and the version of Kaiku before unless that is "".
+// allServers returns all peers. before is the program of another version of Kaiku; "" means none.
 func allServers(kaiku, before, caddy string) []server {
 	fixed := func(args ...string) func(string) ([]string, error) {
 		return func(dir string) ([]string, error) {
@@ -90,7 +90,7 @@ func allServers(kaiku, before, caddy string) []server {
 	}...)
 }
 
-// varnishCommand reads the arguments, one a line.
+// varnishCommand reads the arguments from a file, one per line.
 func varnishCommand(dir string) ([]string, error) {
 	f, err := os.Open(filepath.Join(dir, "args"))
 	if err != nil {
@@ -106,41 +106,41 @@ func varnishCommand(dir string) ([]string, error) {
 	return args, nil
 }
 
-// host is the name that the peers are asked by.
+// host is the host name in all requests.
 const host = "localhost"
 
-// instance is a peer that runs.
+// instance is a running peer.
 type instance struct {
 	setup
 	server  *server
 	process *peer.Process
-	second  *peer.Process // nil without one
+	second  *peer.Process // nil if there is none
 
 	Dir, Port, TLSPort, AdminPort string
 	ShieldPort                    string
 	Host, Cert, Key, Files        string
 	Origin                        string
-	// sizes are the sets that are warm already.
+	// warmed has the sets of objects that are warm.
 	warmed map[string]bool
 }
 
-// OriginHost is the origin's address without its port.
+// OriginHost returns the origin's address without the port.
 func (i *instance) OriginHost() string { h, _, _ := net.SplitHostPort(i.Origin); return h }
 
-// OriginPort is the origin's port.
+// OriginPort returns the origin's port.
 func (i *instance) OriginPort() string { _, p, _ := net.SplitHostPort(i.Origin); return p }
 
-// MemoryBytes is the RAM tier in bytes.
+// MemoryBytes returns the size of the RAM tier in bytes.
 func (i *instance) MemoryBytes() int64 { return int64(i.Memory) << 20 }
 
-// OpenFiles is how many files a process may have open beside idle connections.
+// OpenFiles returns how many files a process may have open, besides those of idle connections.
 func (*instance) OpenFiles() uint64 {
 	var limit syscall.Rlimit
-	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) // it did at the start
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) // can't fail: it worked at the start
 	return min(limit.Cur-idleConns*11/10, 200_000)
 }
 
-// VSLMask masks all that Varnish 7 logs of a request.
+// VSLMask masks everything that Varnish 7 logs about a request.
 func (*instance) VSLMask() string {
 	var all []string
 	for _, tag := range strings.Fields(`Debug Error CLI SessOpen SessClose BackendOpen BackendClose HttpGarbage Length FetchError
@@ -154,10 +154,10 @@ func (*instance) VSLMask() string {
 	return strings.Join(all, ",")
 }
 
-// Workers is how many cores the peer has.
+// Workers returns the number of cores that the peer has.
 func (i *instance) Workers() int { return 1 + strings.Count(i.Cores, ",") }
 
-// start runs a peer and waits until it takes connections.
+// start starts a peer, and waits until it accepts connections.
 func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, err error) {
 	i = &instance{setup: with, server: s, Host: host, Cert: b.cert, Key: b.key, Files: b.files, Origin: b.origin.addr,
 		warmed: map[string]bool{}}
@@ -195,7 +195,7 @@ func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, 
 	return i, nil
 }
 
-// run starts a program of a peer.
+// run starts one program of a peer.
 func (b *bench) run(ctx context.Context, i *instance, command func(string) ([]string, error)) (*peer.Process, error) {
 	args, err := command(i.Dir)
 	if err != nil {
@@ -204,7 +204,7 @@ func (b *bench) run(ctx context.Context, i *instance, command func(string) ([]st
 	return peer.Start(ctx, cmp.Or(i.Cores, peerCore), i.server.env, args...)
 }
 
-// await waits until the peer takes connections.
+// await waits until the peer accepts connections.
 func (i *instance) await(ctx context.Context, port string) error {
 	for range 400 {
 		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
@@ -222,7 +222,7 @@ func (i *instance) await(ctx context.Context, port string) error {
 	return errors.New("takes no connections after 20 s")
 }
 
-// cpu is what the peer's processes have spent.
+// cpu returns the CPU time of the peer's processes.
 func (i *instance) cpu() (time.Duration, error) {
 	total, err := i.process.CPU()
 	if err != nil || i.second == nil {
@@ -232,7 +232,7 @@ func (i *instance) cpu() (time.Duration, error) {
 	return total + second, err
 }
 
-// rss is the resident memory of the peer's processes in bytes.
+// rss returns the resident memory of the peer's processes in bytes.
 func (i *instance) rss() int64 {
 	if i.second == nil {
 		return i.process.RSS()
@@ -240,7 +240,7 @@ func (i *instance) rss() int64 {
 	return i.process.RSS() + i.second.RSS()
 }
 
-// write writes what the peer is configured with.
+// write writes the peer's configuration files.
 func (i *instance) write() error {
 	for _, dir := range i.server.dirs {
 		if err := os.MkdirAll(filepath.Join(i.Dir, dir), 0o755); err != nil {
@@ -270,7 +270,7 @@ func (i *instance) write() error {
 	return nil
 }
 
-// giveAway makes the folder its owner's.
+// giveAway changes the owner of the folder.
 func (i *instance) giveAway() error {
 	if i.server.owner == "" {
 		return nil
@@ -288,7 +288,7 @@ func (i *instance) giveAway() error {
 		func(path string, _ fs.DirEntry, err error) error { return errors.Join(err, os.Chown(path, uid, gid)) })
 }
 
-// stop ends the peer, removes what it wrote, and returns what it printed.
+// stop ends the peer, deletes its files, and returns what it printed.
 func (i *instance) stop() string {
 	out := i.process.Stop()
 	if i.second != nil {
@@ -301,7 +301,7 @@ func (i *instance) stop() string {
 	return out
 }
 
-// addr is where the peer listens for a protocol.
+// addr returns the address on which the peer listens for a protocol.
 func (i *instance) addr(proto string) string {
 	if proto == "http1" {
 		return net.JoinHostPort("127.0.0.1", i.Port)
@@ -309,7 +309,7 @@ func (i *instance) addr(proto string) string {
 	return net.JoinHostPort("127.0.0.1", i.TLSPort)
 }
 
-// url is that of an object.
+// url returns the URL of an object.
 func (i *instance) url(proto string, o object) string {
 	if proto == "http1" {
 		return "http://" + net.JoinHostPort(host, i.Port) + o.path()

@@ -13,14 +13,15 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/peer"
 )
 
-// result is all rounds of a case.
+// result has all rounds of a case.
 type result struct {
 	Case    testCase            `json:"case"`
 	Samples map[string][]sample `json:"samples"` // by peer
 	Ratios  map[string]ratio    `json:"kaiku_over"`
 }
 
-// ratio is Kaiku over a peer, each round by itself: median, least and greatest.
+// ratio is Kaiku's figure divided by that of another peer, for each round: minimum, median and
+// maximum.
 type ratio struct {
 	CPU  spread `json:"cpu"`
 	Rate spread `json:"requests_per_second"`
@@ -38,7 +39,7 @@ type report struct {
 	Results  []result          `json:"results"`
 }
 
-// spreadOf looks at some rounds.
+// spreadOf returns the minimum, median and maximum.
 func spreadOf(all []float64) spread {
 	if len(all) == 0 {
 		return spread{}
@@ -47,7 +48,7 @@ func spreadOf(all []float64) spread {
 	return spread{all[0], all[len(all)/2], all[len(all)-1]}
 }
 
-// over gives what of says of the rounds of one peer.
+// over returns the spread of one figure over the rounds of a peer.
 func over(rounds []sample, of func(sample) float64) spread {
 	var all []float64
 	for _, m := range rounds {
@@ -75,7 +76,7 @@ func newReport(results []result, servers []server) report {
 	return r
 }
 
-// compare divides Kaiku's rounds by those of each peer.
+// compare divides Kaiku's figures by those of each peer.
 func (r *result) compare() {
 	r.Ratios = map[string]ratio{}
 	own := r.Samples["kaiku"]
@@ -96,7 +97,7 @@ func (r *result) compare() {
 	}
 }
 
-// write writes the report in all forms that are wanted.
+// write writes the report in all selected formats.
 func write(r report, stdout io.Writer, text, asJSON, svg string) error {
 	var tables bytes.Buffer
 	if err := r.print(&tables); err != nil {
@@ -148,7 +149,7 @@ func (r report) print(w io.Writer) error {
 	return nil
 }
 
-// notHits gives the peers that asked the origin though all was stored.
+// notHits returns the peers that sent requests to the origin although everything was stored.
 func (r *result) notHits() (names []string) {
 	for _, name := range r.Case.Peers {
 		if !r.Case.misses() && r.Case.How != churn && slices.ContainsFunc(r.Samples[name],
@@ -159,7 +160,7 @@ func (r *result) notHits() (names []string) {
 	return names
 }
 
-// line writes what one peer did.
+// line writes the results of one peer.
 func (r *result) line(w io.Writer, name, version string) {
 	rounds := r.Samples[name]
 	ratio, compared := r.Ratios[name]

@@ -19,25 +19,25 @@ const (
 	// slowPiece is what a slow client reads at once, each slowPause: 64 KiB a second.
 	slowPiece = 16 * kib
 	slowPause = time.Second / 4
-	// slowBuffer is how many bytes the kernel holds for a slow client that it has not read.
+	// slowBuffer is the receive buffer of a slow client in bytes.
 	slowBuffer = 64 * kib
-	// slowLeast is for how long slow clients read at least.
+	// slowLeast is the shortest time that slow clients read.
 	slowLeast = 10 * time.Second
-	// slowRoom is how much more room than the object the disk must have.
+	// slowRoom is the free space in bytes that the disk needs in addition to the object.
 	slowRoom = 4 * gib
 )
 
-// ofMemory reports whether a case is about the memory of connections.
+// ofMemory reports whether a case measures the memory of connections.
 func (c testCase) ofMemory() bool { return c.How == idle || c.How == slow }
 
-// roomFor reports whether the disk that has dir has room for the object of a case.
+// roomFor reports whether the disk of dir has room for the object of a case.
 func roomFor(dir string, c testCase) bool {
 	var st syscall.Statfs_t
 	return c.How != slow || syscall.Statfs(dir, &st) == nil && int64(st.Bavail)*st.Bsize > c.Size+slowRoom
 }
 
-// measureSlow has many clients read an object from places all over it, slowly, and looks at what
-// the peer's anonymous memory grows by at most. CPU and Rate are of MiB sent.
+// measureSlow lets many clients read one object slowly, from different offsets. It measures the
+// largest growth of the peer's anonymous memory. CPU and Rate are per MiB sent.
 func (b *bench) measureSlow(ctx context.Context, i *instance, c testCase) (m sample, err error) {
 	time.Sleep(settle)
 	before, asked := i.process.Anonymous(), b.origin.hot.Load()
@@ -76,8 +76,8 @@ func (b *bench) measureSlow(ctx context.Context, i *instance, c testCase) (m sam
 	return m, nil
 }
 
-// readSlowly is client n, which reads from its place in the object on until ctx ends, and compares
-// what comes.
+// readSlowly is client n. It reads from its offset in the object until ctx ends, and compares the
+// bytes.
 func (i *instance) readSlowly(ctx context.Context, c testCase, n int, got *atomic.Int64) error {
 	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		bad := raw.Control(func(fd uintptr) {

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Measures of the chart, in pixels.
+// Sizes in the chart, in pixels.
 const (
 	panelWidth, barHeight, barGap = 450, 16, 6
 	nameWidth, barWidth, margin   = 96, 230, 16
@@ -18,8 +18,8 @@ const chartStyle = `text{font:12px system-ui,sans-serif;fill:#333}.t{font-weight
 .b{fill:#a9b4c2}.k{fill:#1769aa}.w{stroke:#333;stroke-width:1}.p{fill:#fff}
 @media(prefers-color-scheme:dark){text{fill:#ddd}.d{fill:#999}.b{fill:#566374}.k{fill:#4da3e0}.w{stroke:#ddd}.p{fill:#16191d}}`
 
-// chart draws a panel for each case, two in a row, with a bar for each peer: CPU time a request,
-// the median of the rounds, and a line from the least to the greatest.
+// chart draws a panel for each case, two in a row. Each peer has a bar for the median of its CPU
+// time per request, and a line from the minimum to the maximum.
 func chart(r report) []byte {
 	var body bytes.Buffer
 	y := 58
@@ -58,7 +58,7 @@ func versions(r report) string {
 	return string(all)
 }
 
-// panel draws a case and returns its height.
+// panel draws one case. It returns the height.
 func panel(w *bytes.Buffer, r *result, x, y int) int {
 	of, unit := cpuOf, "µs"
 	if r.Case.ofMemory() {
@@ -98,7 +98,7 @@ func panel(w *bytes.Buffer, r *result, x, y int) int {
 	return at - y
 }
 
-// number writes a value with about three digits.
+// number formats a value with about three digits.
 func number(v float64) string {
 	switch {
 	case v >= 100:

@@ -42,14 +42,15 @@ func newEdge(e config.Edge, name string, reg *prometheus.Registry, log *slog.Log
 		Store: store, Registry: reg, Log: log}}, nil
 }
 
-// setSites replaces what the edge serves; the origins of before end once their requests do.
+// setSites replaces the sites that the edge serves. Origin pools that are no longer used close once
+// their requests end.
 func (n *Edge) setSites(s siteSet) {
 	n.Sites.Set(s.sites)
 	n.sites.close(s)
 	n.sites = s
 }
 
-// Listen binds the listeners, or gives the store back.
+// Listen binds the listeners. If that fails, it closes the store.
 func (n *Edge) Listen(ctx context.Context) error {
 	if err := n.Server.Listen(ctx); err != nil {
 		return errors.Join(err, n.Store.Close())
@@ -57,14 +58,14 @@ func (n *Edge) Listen(ctx context.Context) error {
 	return nil
 }
 
-// Serve serves until ctx ends and then closes the store.
+// Serve serves until ctx ends, and then closes the store.
 func (n *Edge) Serve(ctx context.Context) error {
 	err := n.Server.Serve(ctx)
 	n.setSites(siteSet{})
 	return errors.Join(err, n.Store.Close())
 }
 
-// addEdge makes the part that caches. Flags come before the fleet file.
+// addEdge adds the edge. Flags override the fleet file.
 func (b *builder) addEdge() error {
 	f := b.fleet
 	e, o := f.EdgeOf(b.node), b.over.Edge
@@ -104,7 +105,7 @@ func (b *builder) addEdge() error {
 		}
 		b.Edge.AccessLog = &front.AccessLog{Out: out, Sample: l.Sample}
 	}
-	if b.key != nil { // so that sessions go on at another edge
+	if b.key != nil { // for TLS sessions to resume at another edge
 		if b.Edge.Secrets, err = b.key.EdgeSecrets(); err != nil {
 			return err
 		}
@@ -117,8 +118,7 @@ func (b *builder) addEdge() error {
 	return nil
 }
 
-// openLog opens the log of queries or requests, to be written on at its end. The process has it
-// until its own end.
+// openLog opens a log of queries or requests for appending. It stays open until the process ends.
 func openLog(f *config.Fleet, what string, l *config.LogFile) (io.Writer, error) {
 	if l.File == "-" {
 		return os.Stdout, nil

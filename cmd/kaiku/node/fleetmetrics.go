@@ -6,13 +6,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// fleetCollector tells at each scrape what the registry tells of all nodes.
+// fleetCollector exports the registry's state of all nodes, read anew at each scrape.
 type fleetCollector struct{ plane *controlPlane }
 
 // Describe sends nothing: the collector is unchecked.
 func (fleetCollector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect sends what is known of each node.
+// Collect sends the metrics of each node.
 func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
 	send := func(name, help string, v float64, node ...string) {
 		var labels []string

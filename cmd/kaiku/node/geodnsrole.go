@@ -11,14 +11,14 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// addGeoDNS makes the name server.
+// addGeoDNS adds the name server.
 func (b *builder) addGeoDNS() error {
 	listen := b.over.Listen
 	if len(listen) == 0 {
 		listen = b.fleet.DNSListen()
 	}
 	dns := &geodns.Server{Addr: listen[0], More: listen[1:], Log: b.log, Registerer: b.reg, Identity: b.name}
-	if b.key != nil { // so that a cookie of one server is good at all of them
+	if b.key != nil { // for a cookie of one server to be valid at all of them
 		var err error
 		if dns.CookieSecrets, err = b.key.CookieSecrets(); err != nil {
 			return err
@@ -35,7 +35,8 @@ func (b *builder) addGeoDNS() error {
 		dns.Registry = b.plane.reports
 		b.plane.answerChallenges(dns)
 	}
-	// A zone whose signatures are gone would be refused by all who check them.
+	// Without its keys, a signed zone would be answered without signatures, and validating
+	// resolvers would refuse it.
 	if _, err := b.fleet.DNSSECKeys(); err != nil {
 		return fmt.Errorf("geodns: %w", err)
 	}
@@ -56,20 +57,20 @@ func (b *builder) addGeoDNS() error {
 	return nil
 }
 
-// dnsPart is a name server that knows the challenges before it answers, if the control plane is
-// there: its lease of before a restart may still say that it does.
+// dnsPart is a name server that loads the ACME challenges before it answers, if it can reach the
+// control plane. Its lease from before a restart may still say that it answers challenges.
 type dnsPart struct {
 	*geodns.Server
 	plane *controlPlane
 }
 
-// firstChallenges is how long a name server waits for them.
+// firstChallenges is how long Serve waits for the challenges.
 const firstChallenges = time.Second
 
 // Serve answers until ctx ends.
 func (n dnsPart) Serve(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, firstChallenges)
-	_ = n.plane.challenges.Wait(wait) // without the control plane it answers all else
+	_ = n.plane.challenges.Wait(wait) // without the control plane, it answers everything else
 	cancel()
 	return n.Server.Serve(ctx)
 }

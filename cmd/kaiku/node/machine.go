@@ -7,9 +7,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// checkFit refuses an edge whose cache in memory is larger than the machine's, which the kernel
-// would end again and again, and warns of one that may come to that. The sizes of the machine are 0
-// where they can't be told.
+// checkFit checks an edge's settings against the size of the machine. A RAM tier as large as the
+// machine's memory is an error, because the kernel would kill the process again and again. It logs
+// a warning if the RAM tier is more than half of the memory, or if the disk budget is larger than
+// the file system. A size of 0 means that it is unknown.
 func checkFit(e *config.Edge, memory, disk config.Size, log *slog.Logger) error {
 	switch {
 	case memory == 0:

@@ -10,8 +10,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// machineMemory is how much memory the process can have: that of the machine, or of its control
-// group; 0 where that can't be told.
+// machineMemory returns the memory that the process can use in bytes: that of the machine, or the
+// lowest limit of its control groups. It returns 0 if that is unknown.
 func machineMemory() config.Size {
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) != nil {
@@ -24,7 +24,7 @@ func machineMemory() config.Size {
 	}
 	_, group, _ := strings.Cut(strings.TrimSpace(string(own)), "0::")
 	for strings.HasPrefix(group, "/") {
-		text, _ := os.ReadFile(path.Join("/sys/fs/cgroup", group, "memory.max")) // "max", or not there, is no limit
+		text, _ := os.ReadFile(path.Join("/sys/fs/cgroup", group, "memory.max")) // "max" or a missing file means no limit
 		if limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
 			total = min(total, config.Size(limit))
 		}
@@ -36,8 +36,8 @@ func machineMemory() config.Size {
 	return total
 }
 
-// fileSystem is how large the file system of a folder is, or of the nearest one above that is
-// there; 0 where that can't be told.
+// fileSystem returns the size in bytes of the file system of a folder, or of its nearest parent
+// that exists. It returns 0 if that is unknown.
 func fileSystem(folder string) config.Size {
 	for {
 		var info syscall.Statfs_t

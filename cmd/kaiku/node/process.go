@@ -11,29 +11,29 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// Process is what a process runs of a node, and how it takes a changed fleet file.
+// Process runs some or all roles of a node, and reloads the fleet file.
 type Process struct {
 	config string
 	name   string
 	log    *slog.Logger
-	fixed  map[string]string // see Fleet.fixed
-	taken  string            // sum of the fleet file that it runs
+	fixed  map[string]string // as fixedBy returns it
+	taken  string            // sum of the fleet file in use
 	parts  []Part
 	Edge   *Edge          // nil if not run
 	dns    *geodns.Server // nil if not run
 	admin  *adminRole     // nil if the process has no admin listener
-	sites  siteMaker      // of the edge
+	sites  siteMaker      // settings for the edge's sites
 	keep   *config.Keeper
-	files  []string // that the fleet file names; they are watched like itself
+	files  []string // the files that the fleet file names, which are watched too
 }
 
-// Overrides are flags that come before the fleet file.
+// Overrides are flags that override the fleet file.
 type Overrides struct {
 	Edge   config.Edge
-	Listen []string // of geodns
+	Listen []string // addresses of the name server
 }
 
-// makeSites makes the edge's sites of a fleet file.
+// makeSites makes the edge's sites from a fleet file.
 func (p *Process) makeSites(f *config.Fleet) (siteSet, error) {
 	m := p.sites
 	m.fleet = f
@@ -46,7 +46,7 @@ func (p *Process) makeSites(f *config.Fleet) (siteSet, error) {
 	return m.make()
 }
 
-// Close gives back what New opened.
+// Close releases what New opened.
 func (p *Process) Close() error {
 	if p.Edge == nil {
 		return nil
@@ -55,7 +55,7 @@ func (p *Process) Close() error {
 	return p.Edge.Store.Close()
 }
 
-// Run runs the parts and takes changes of the fleet file until ctx ends.
+// Run runs the parts, and reloads changes of the fleet file, until ctx ends.
 func (p *Process) Run(ctx context.Context) error {
 	in, err := takeInherited()
 	if err != nil {
@@ -71,7 +71,8 @@ func (p *Process) Run(ctx context.Context) error {
 	return Run(ctx, append(parts, readiness{in, p.Status(), p.log})...)
 }
 
-// Status is what the process tells systemd: with files that it can't use, it did not take all.
+// Status returns the status line for systemd. If there are files that can't be used, it says that
+// the fleet file was not taken completely.
 func (p *Process) Status() string {
 	if err := p.keep.Err(); err != nil {
 		return deploy.NotTaken(p.taken, p.taken, err)

@@ -16,8 +16,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
-// reload takes the fleet file as it is now, or leaves everything as it was. What can't change while
-// the process runs is told.
+// reload applies the current fleet file, or changes nothing and returns an error. It logs settings
+// that take effect only after a restart.
 func (p *Process) reload() error {
 	f, zones, err := config.LoadNode(p.config, p.keep)
 	if err != nil {
@@ -45,7 +45,7 @@ func (p *Process) reload() error {
 	if p.dns != nil {
 		_, err := f.DNSSECKeys()
 		if err == nil {
-			err = p.dns.Reload(f.GeoDNSConfig(zones)) // refused by check already
+			err = p.dns.Reload(f.GeoDNSConfig(zones)) // config.LoadNode has found such errors before
 		}
 		if err != nil {
 			if p.Edge != nil {
@@ -75,8 +75,8 @@ func (p *Process) reload() error {
 	return nil
 }
 
-// fixedBy returns what a running node takes at its start only, as text by the key of the fleet
-// file. That is all of the section edge, and some keys of others.
+// fixedBy returns the settings that a node reads only when it starts, as texts by their keys in the
+// fleet file: all of the section edge, and some of other sections.
 func fixedBy(f *config.Fleet, name string) map[string]string {
 	n := f.Node(name)
 	if n == nil {
@@ -91,20 +91,20 @@ func fixedBy(f *config.Fleet, name string) map[string]string {
 	for i := range edge.NumField() {
 		out["edge."+edge.Type().Field(i).Tag.Get("yaml")] = fmt.Sprint(edge.Field(i).Interface())
 	}
-	out["edge.hit_lane"] = fmt.Sprint(e.HitLane == nil || *e.HitLane) // not the pointer
+	out["edge.hit_lane"] = fmt.Sprint(e.HitLane == nil || *e.HitLane) // the value, not the address of the pointer
 	if a := f.TLS.ACME; a != nil {
 		out["tls.acme"] = fmt.Sprint(*a)
 	}
 	return out
 }
 
-// reloader reloads at SIGHUP, or when the fleet file or a zone file changed.
-type reloader struct{ *Process } // its goroutine alone reads and writes files once it serves
+// reloader reloads on SIGHUP, and when the fleet file or a file that it names changes.
+type reloader struct{ *Process } // after the start, only its goroutine reads and writes files
 
-// Listen does nothing.
+// Listen implements Part and does nothing.
 func (reloader) Listen(context.Context) error { return nil }
 
-// Serve watches until ctx ends.
+// Serve watches the files until ctx ends.
 func (r reloader) Serve(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -115,7 +115,7 @@ func (r reloader) Serve(ctx context.Context) error {
 	ready := make(chan struct{})
 	close(ready)
 	for {
-		var idle chan struct{} // never ready, unless there are copies to be kept
+		var idle chan struct{} // ready only if there are copies to save
 		if r.keep.Pending() {
 			idle = ready
 		}
@@ -136,7 +136,7 @@ func (r reloader) Serve(ctx context.Context) error {
 		status := r.Status()
 		if err != nil {
 			r.log.Error("the fleet file was not taken; running on with what was there before", "error", err)
-			text, _ := os.ReadFile(r.config) // if it isn't there, that is the error
+			text, _ := os.ReadFile(r.config) // if it is missing, err says so
 			status = deploy.NotTaken(r.taken, deploy.FleetSum(text), err)
 		} else {
 			r.log.Info("took the fleet file", "file", r.config)
@@ -147,13 +147,14 @@ func (r reloader) Serve(ctx context.Context) error {
 	}
 }
 
-// fileStamp is how a file was found; zero if it is not there.
+// fileStamp is the modification time of a file in nanoseconds, and its size. It is zero if the file
+// does not exist.
 type fileStamp struct {
 	changed, size int64
 }
 
-// stamp tells of the fleet file, and of the zone files, geoip database and others that it names,
-// whether one changed.
+// stamp returns the stamps of the fleet file and of all files that it names. A changed stamp means
+// a changed file.
 func (r reloader) stamp() []fileStamp {
 	stamps := make([]fileStamp, 1+len(r.files))
 	for i := range stamps {

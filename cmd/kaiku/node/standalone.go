@@ -10,9 +10,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// ForOrigin makes the edge of one origin that answers every host, without a fleet file. What e
-// leaves out has a default. host is what the origin is sent as Host; "" means the name of an https
-// origin, or else what the client asked for.
+// ForOrigin makes an edge without a fleet file. It fetches from one origin, and serves all hosts.
+// Settings that e leaves out have defaults. host is the Host for the origin: "" means the host of u
+// if that is https, and the client's Host otherwise.
 func ForOrigin(u *url.URL, host string, e config.Edge, log *slog.Logger) (*Edge, error) {
 	d := config.EdgeDefaults()
 	e.HTTP, e.Admin, e.Data = cmp.Or(e.HTTP, ":8080"), cmp.Or(e.Admin, d.Admin), cmp.Or(e.Data, "kaiku-data")
@@ -32,8 +32,8 @@ func ForOrigin(u *url.URL, host string, e config.Edge, log *slog.Logger) (*Edge,
 	return n, nil
 }
 
-// Standalone makes the edge of a node that has nothing to do with others: neither peers nor the
-// control plane nor TLS. Its sites are fetched through dial; nil is the ordinary way.
+// Standalone makes an edge without connections to other nodes: it has no peers, no control plane
+// and no TLS. It connects to origins by dial; nil means the default.
 func Standalone(f *config.Fleet, n *config.Node, dial Dialer, log *slog.Logger) (*Edge, error) {
 	m := &siteMaker{fleet: f, node: n, dial: dial, log: log}
 	sites, err := m.make()

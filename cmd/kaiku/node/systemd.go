@@ -13,14 +13,14 @@ import (
 	"syscall"
 )
 
-// inherited are the listeners that systemd passed to this process. Connections wait in them while
-// the process restarts. nil has none.
+// inherited has the listeners that systemd passed to this process. Connections wait in them while
+// the process restarts. A nil inherited has none.
 type inherited struct {
 	mu        sync.Mutex
 	listeners []net.Listener // those that are not in use yet
 }
 
-// firstInherited is the descriptor of the first one (SD_LISTEN_FDS_START).
+// firstInherited is the first file descriptor that systemd passes (SD_LISTEN_FDS_START).
 const firstInherited = 3
 
 // takeInherited takes the listeners that are passed as in sd_listen_fds(3). It unsets the

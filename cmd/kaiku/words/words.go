@@ -1,5 +1,5 @@
-// Package words has what messages to operators are made of: the known word that a wrong one was
-// probably meant to be, and counts of things.
+// Package words has parts of messages to operators: suggestions for unknown words, and counted
+// nouns.
 package words
 
 import (
@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Suggest ends the refusal of an unknown word: with the known word that is near it, or else with
-// all that are known.
+// Suggest returns the end of an error about an unknown word: a question with the nearest known word
+// or, if none is near, a list of the known words.
 func Suggest(word string, known []string) string {
 	if near := Nearest(word, known); near != "" {
 		return "did you mean " + near + "?"
@@ -25,12 +25,12 @@ func Suggest(word string, known []string) string {
 	}
 }
 
-// maxSuggested bounds how many words a suggestion lists.
+// maxSuggested is the largest number of words that a suggestion lists.
 const maxSuggested = 24
 
-// Nearest returns the known word that was probably meant, or "". Case and the kind of dash don't
-// count; beyond these a word may have one mistake in each three letters: a letter too many, too
-// few, another one, or two swapped.
+// Nearest returns the known word that was probably meant, or "". It ignores case, dashes,
+// underscores and spaces. A word may have one mistake for every three letters. A mistake is an
+// extra, a missing or a wrong letter, or two swapped ones.
 func Nearest(word string, known []string) string {
 	w := PlainWord(word)
 	if len(w) > 64 {
@@ -45,13 +45,13 @@ func Nearest(word string, known []string) string {
 	return best
 }
 
-// PlainWord is a word without what people write in different ways: case, and what stands between
-// its parts.
+// PlainWord returns a word without what people write in different ways: it is in lower case, and
+// has no dashes, underscores and spaces.
 func PlainWord(s string) string {
 	return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(s))
 }
 
-// mistakes is the optimal string alignment distance between two words.
+// mistakes returns the optimal string alignment distance between two words.
 func mistakes(a, b string) int {
 	rows := [3][]int{make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)}
 	for j := range rows[1] {
@@ -75,7 +75,7 @@ func mistakes(a, b string) int {
 	return rows[1][len(b)]
 }
 
-// Count is a number with its noun: 1 node, 2 nodes.
+// Count returns a number with its noun: 1 node, 2 nodes.
 func Count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
