@@ -1,5 +1,5 @@
-// Command caddy is Caddy as its authors build it: the standard modules and nothing else. It is a
-// module of its own, so that nothing of it gets into Kaiku's.
+// Command caddy is Caddy as its authors build it, with only the standard modules. It is a module of
+// its own, so that Caddy's dependencies stay out of Kaiku's module.
 package main
 
 import (

@@ -13,21 +13,21 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// Flood is the load that dnsperf cannot make: it takes two system calls a query, so that a server
-// waits for it half of the time. What runs here keeps nearly as many queries in the server's socket
-// as that takes without dropping, so that the server is always busy, and its queries per second are
-// what it can do.
+// Flood is a load that dnsperf can't generate. dnsperf needs two system calls per query, so a
+// server waits for it half of the time. Flood keeps many queries in the server's socket, but not so
+// many that the socket drops some. So the server is always busy, and its queries per second are the
+// most that it can do.
 const (
 	floodSockets = 16
-	// queries that a socket has outstanding: 128 in all, about half of what the socket of a server
-	// takes
+	// floodBatch is the number of outstanding queries of each socket. All sockets together have
+	// 128, which is about half of what a server's socket holds.
 	floodBatch = 8
 )
 
 type floodResult struct{ Answers, Lost int }
 
-// flood asks the server at addr for so long, and writes a floodResult. It is run as a process of
-// its own, on a core of its own.
+// flood sends queries to the server at addr for the given time, and writes a floodResult. It runs
+// as a process of its own, on its own core.
 func flood(addr, file string, length time.Duration, out io.Writer) error {
 	queries, err := readQueries(file)
 	if err != nil {
@@ -65,7 +65,7 @@ func flood(addr, file string, length time.Duration, out io.Writer) error {
 	return json.NewEncoder(out).Encode(total)
 }
 
-// readQueries reads the file that dnsperf -B takes.
+// readQueries reads a file of queries in the format of dnsperf -B.
 func readQueries(file string) (all [][]byte, err error) {
 	b, err := os.ReadFile(file)
 	for len(b) > 2 {
@@ -76,7 +76,7 @@ func readQueries(file string) (all [][]byte, err error) {
 	return all, err
 }
 
-// client is a socket and the queries that it has outstanding.
+// client is a socket with its outstanding queries.
 type client struct {
 	conn    *net.UDPConn
 	batch   *ipv4.PacketConn
@@ -98,8 +98,8 @@ func newClient(addr string) (*client, error) {
 	return c, nil
 }
 
-// send sends a batch of queries, all of one id, by which answers to an earlier batch that came late
-// are told.
+// send sends a batch of queries, all with the same ID. The ID tells late answers to an earlier
+// batch apart.
 func (c *client) send(queries [][]byte, next *int) error {
 	c.id++
 	for i := range c.out {
@@ -118,7 +118,7 @@ func (c *client) send(queries [][]byte, next *int) error {
 	return nil
 }
 
-// receive takes the answers to the batch; those that have not come after 50 ms are lost.
+// receive reads the answers to the batch. Answers that take more than 50 ms count as lost.
 func (c *client) receive() (answers int, err error) {
 	_ = c.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	for answers < floodBatch {

@@ -1,13 +1,13 @@
-// Command dns measures kaiku's name server beside gdnsd and Knot DNS: the same edge names, answered
-// by the network of the client (EDNS Client Subnet), for 1,000 networks. The same with signatures
-// is compared with Knot's modules geoip and onlinesign, and one name without a client subnet with
-// gdnsd.
+// Command dns compares Kaiku's name server with gdnsd and Knot DNS. All have the same edge names,
+// and choose the answer by the client's network (EDNS Client Subnet), for 1,000 networks. Signed
+// answers are compared with Knot's modules geoip and onlinesign. Queries for one name without a
+// client subnet are compared with gdnsd.
 //
-// Each server runs with one thread on core 0 and dnsperf on core 1, over loopback, one after the
-// other for several rounds. What counts is the CPU time of the server's process, as the kernel has
-// it (user and system), over the answers that dnsperf got: dnsperf is often what limits the queries
-// per second, and a server that waits then has not been measured by them. All is written to a
-// directory that is removed; nothing is installed.
+// Each server runs with one thread on core 0, and dnsperf on core 1. They talk over loopback. The
+// servers run one after the other, in several rounds. The result is the CPU time (user and system)
+// of the server's process divided by the number of answers that dnsperf got. Queries per second say
+// less, because dnsperf is often what limits them. The program installs nothing, and writes only to
+// a directory that it removes at the end.
 package main
 
 import (
@@ -37,7 +37,7 @@ func main() {
 	}
 }
 
-// packages are the programs that are run, and where Debian has them.
+// packages has the programs that are needed, and their Debian packages.
 var packages = []peer.Package{
 	{Program: "taskset", Install: "util-linux"}, {Program: "dnsperf", Install: "dnsperf"}, {Program: "gdnsd",
 		Install: "gdnsd"},
@@ -104,7 +104,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return print(stdout, results)
 }
 
-// result is all rounds of one server.
+// result has all rounds of a server.
 type result struct {
 	Server  string        `json:"server"`
 	Version string        `json:"version"`
@@ -123,7 +123,7 @@ func (r *result) add(s server, m measurement) {
 	r.Rounds = append(r.Rounds, m)
 }
 
-// spread gives the least, the median and the greatest of the rounds.
+// spread returns the minimum, median and maximum of the rounds.
 func (r *result) spread(of func(measurement) float64) (low, median, high float64) {
 	var all []float64
 	for _, m := range r.Rounds {
@@ -133,7 +133,7 @@ func (r *result) spread(of func(measurement) float64) (low, median, high float64
 	return all[0], all[len(all)/2], all[len(all)-1]
 }
 
-// loads are the two ways to load a server.
+// loads are the two kinds of load.
 var loads = []struct {
 	name string
 	of   func(measurement) loaded
@@ -142,7 +142,7 @@ var loads = []struct {
 	{"flood", func(m measurement) loaded { return m.Flood }},
 }
 
-// ratios compares medians.
+// ratios compares the medians of servers.
 func ratios(results []result) map[string]float64 {
 	all := make(map[string]float64)
 	for _, load := range loads {
@@ -166,7 +166,7 @@ func ratios(results []result) map[string]float64 {
 			}
 		}
 		if median[oneOfTwo] > 0 && median[twoCores] > 0 {
-			// Two threads have twice the CPU time, which they spend at so much per query.
+			// Two threads have twice the CPU time, and spend this much of it per query.
 			all[load.name+": capacity of two threads over one"] = 2 * median[oneOfTwo] / median[twoCores]
 		}
 	}

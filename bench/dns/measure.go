@@ -21,7 +21,7 @@ import (
 
 const (
 	oneCore = "kaiku"
-	// The case of each of the other loads.
+	// The suffixes for the other kinds of queries.
 	signedCase  = ", signed"
 	aheadCase   = ", signed ahead"
 	oneNameCase = ", one name"
@@ -30,26 +30,26 @@ const (
 	twoCores = "kaiku, 2 threads, shared cores"
 )
 
-// server is one to measure.
+// server is a server to measure.
 type server struct {
 	name    string
 	threads int
 	version func() string
-	// prepare writes the configuration to dir and gives the command, whose first process is the
-	// server.
+	// prepare writes the configuration to dir, and returns the command line. The process that it
+	// starts must be the server itself.
 	prepare func(w *world, dir, host, port string) ([]string, error)
-	// With one core for the server the load has the other; else both share both, as there may be no
-	// third.
+	// shared puts server and load on the same two cores, because there may be no third one.
+	// Otherwise the server has one core, and the load has the other.
 	shared bool
 	load   loadKind
 }
 
-// loadKind is which queries a server gets.
+// loadKind is the kind of queries that a server gets.
 type loadKind int
 
 const (
 	byNetwork loadKind = iota // all names for all networks
-	signed                    // the same, with DO
+	signed                    // the same, with the DO bit
 	oneName                   // one name without a client subnet
 )
 
@@ -70,7 +70,7 @@ func allServers(kaiku string) []server {
 	knotWith := func(signs knotSigning) func(w *world, dir, host, port string) ([]string, error) {
 		return func(w *world, dir, host, port string) ([]string, error) {
 			err := w.knotConfig(dir, host, port, signs)
-			if signs == knotAhead && err == nil { // the module needs the key when it starts
+			if signs == knotAhead && err == nil { // the module needs the key at its start
 				err = exec.Command("keymgr", "-c", dir+"/knot.conf", origin, "generate", "algorithm=13", "ksk=yes",
 					"zsk=yes").Run()
 			}
@@ -94,23 +94,23 @@ func allServers(kaiku string) []server {
 	}
 }
 
-// measurement is one round of one server.
+// measurement is one round of a server.
 type measurement struct {
 	Dnsperf loaded `json:"dnsperf"`
 	Flood   loaded `json:"flood"`
 	RSS     int    `json:"rss_kib"`
 }
 
-// loaded is what a server did under a load.
+// loaded is the result of one load.
 type loaded struct {
 	QPS     float64 `json:"queries_per_second"`
-	CPU     float64 `json:"cpu_us_per_query"` // user and system
-	Busy    float64 `json:"busy_percent"`     // of the threads that it has
+	CPU     float64 `json:"cpu_us_per_query"` // user and system time
+	Busy    float64 `json:"busy_percent"`     // of the CPU time that its threads could use
 	Answers int     `json:"answers"`
 	Lost    int     `json:"lost"`
 }
 
-// measure starts a server, checks its answers, loads it, and ends it.
+// measure starts a server, checks its answers, measures it under both loads, and stops it.
 func (w *world) measure(ctx context.Context, s server, seconds int) (m measurement, err error) {
 	dir, err := os.MkdirTemp(w.dir, "server")
 	if err != nil {
@@ -141,7 +141,7 @@ func (w *world) measure(ctx context.Context, s server, seconds int) (m measureme
 	if err := w.checkAnswers(ctx, net.JoinHostPort("127.0.0.1", port)); err != nil {
 		return m, err
 	}
-	if _, _, err := w.dnsperf(ctx, port, loadCores, 1); err != nil { // caches warm
+	if _, _, err := w.dnsperf(ctx, port, loadCores, 1); err != nil { // fills the caches
 		return m, err
 	}
 	if m.Dnsperf, err = loadWith(ctx, w.dnsperf, p, s.threads, port, loadCores, seconds); err != nil {
@@ -154,7 +154,7 @@ func (w *world) measure(ctx context.Context, s server, seconds int) (m measureme
 	return m, nil
 }
 
-// loadWith loads a server, and looks at what its process spends.
+// loadWith runs a load, and measures the CPU time of the server's process.
 func loadWith(ctx context.Context, load func(ctx context.Context, port, cores string, seconds int) (answers, lost int,
 	err error),
 	p *peer.Process, threads int, port, cores string, seconds int) (l loaded, err error) {
@@ -178,7 +178,8 @@ func loadWith(ctx context.Context, load func(ctx context.Context, port, cores st
 	return l, nil
 }
 
-// checkAnswers waits for the server, and asks for a network of each site whether it is sent there.
+// checkAnswers waits until the server answers. Then it checks that networks of each site get that
+// site's address.
 func (w *world) checkAnswers(ctx context.Context, addr string) error {
 	conn, err := net.Dial("udp", addr)
 	if err != nil {
@@ -194,7 +195,7 @@ func (w *world) checkAnswers(ctx context.Context, addr string) error {
 			break
 		}
 		select {
-		case <-time.After(50 * time.Millisecond): // a refusal comes at once
+		case <-time.After(50 * time.Millisecond): // a refused connection fails at once
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -209,7 +210,7 @@ func (w *world) checkAnswers(ctx context.Context, addr string) error {
 		if w.load == signed {
 			setDO(q)
 		}
-		q[1] = byte(n + 1) // the id: an answer to a try from before has 0
+		q[1] = byte(n + 1) // the ID; late answers to the queries above have 0
 		if _, err := conn.Write(q); err != nil {
 			return err
 		}
@@ -236,8 +237,8 @@ var (
 	noError   = regexp.MustCompile(`Response codes:\s+NOERROR (\d+) `)
 )
 
-// dnsperf runs dnsperf for some seconds. No more queries are outstanding than a socket of the
-// server takes without dropping (net.core.rmem_default, 208 KiB, has room for some 270).
+// dnsperf runs dnsperf for some seconds. It limits outstanding queries to what the server's socket
+// holds without dropping: about 270 with net.core.rmem_default at 208 KiB.
 func (w *world) dnsperf(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error) {
 	clients, depth := "32", "200"
 	if w.load == oneName {

@@ -12,11 +12,10 @@ import (
 	"strings"
 )
 
-// world is what all servers are told: names, sites that they are answered with, and networks of
-// clients.
+// world is the data that all servers have: names, sites for the answers, and networks of clients.
 type world struct {
 	dir     string
-	queries [oneName + 1]string // files for dnsperf
+	queries [oneName + 1]string // files for dnsperf, by loadKind
 	load    loadKind
 	health  net.Listener
 }
@@ -37,12 +36,12 @@ var (
 
 type site struct{ name, four, six, place string }
 
-// network gives the n-th network of clients, and the site that it belongs to.
+// network returns the n-th client network, and the index of its site.
 func network(n int) (netip.Prefix, int) {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(n / 250), byte(n % 250), 0}), 24), n % len(sites)
 }
 
-// staticZone is what is the same for all: SOA, NS and the server's address.
+// staticZone is the same for all servers: SOA, NS and the server's address.
 const staticZone = `$ORIGIN example.com.
 $TTL 3600
 @   SOA ns1 hostmaster 1 7200 1800 1209600 300
@@ -62,7 +61,8 @@ func newWorld(dir string) (*world, error) {
 	if w.health, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
-	// What kaiku probes. The other two are told of no probes, and take all sites as healthy.
+	// Kaiku's health checks go here. The other servers have no health checks, and take all sites as
+	// healthy.
 	go func() {
 		_ = http.Serve(w.health, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	}()
@@ -71,8 +71,8 @@ func newWorld(dir string) (*world, error) {
 
 func (w *world) close() { _ = w.health.Close() }
 
-// queries makes each name's A and AAAA for each network, in random order that is the same each
-// time, as dnsperf -B reads them: each after its length, the id left for dnsperf to fill.
+// queries returns A and AAAA queries for each name and network, in the format of dnsperf -B: each
+// query follows its length, and dnsperf sets the ID. The random order is the same every time.
 func queries(kind loadKind) []byte {
 	var all [][]byte
 	if kind == oneName {
@@ -101,7 +101,7 @@ func queries(kind loadKind) []byte {
 	return out
 }
 
-// query makes a query with a client subnet (RFC 7871), or without EDNS if the prefix is invalid.
+// query returns a query with a client subnet (RFC 7871), or without EDNS if the prefix is invalid.
 func query(name string, qtype uint16, client netip.Prefix) []byte {
 	b := []byte{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1}
 	for label := range strings.SplitSeq(name, ".") {
@@ -121,10 +121,10 @@ func query(name string, qtype uint16, client netip.Prefix) []byte {
 	return append(b, addr[:3]...)
 }
 
-// setDO makes a query with a client subnet ask for signatures.
+// setDO sets the DO bit of a query with a client subnet, to request signatures.
 func setDO(q []byte) { q[len(q)-15] = 0x80 }
 
-// kaikuConfig writes the fleet file.
+// kaikuConfig writes Kaiku's fleet file and zone.
 func (w *world) kaikuConfig(dir string, key bool) error {
 	var b strings.Builder
 	b.WriteString("sites:\n  - name: www\n    hosts: [www.example.com]\n    origin: { servers: [\"http://127.0.0.1:9\"] }\nnodes:\n")
@@ -150,8 +150,8 @@ func (w *world) kaikuConfig(dir string, key bool) error {
 	return write(dir, map[string]string{"fleet.yaml": b.String(), "zone": staticZone})
 }
 
-// gdnsdConfig writes a configuration whose geoip plugin has a table of networks, no database and no
-// probes.
+// gdnsdConfig writes gdnsd's configuration. Its geoip plugin has a table of networks, but no
+// database and no health checks.
 func (w *world) gdnsdConfig(dir, listen string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "options => { listen => \"%s\", udp_threads => 1, tcp_threads => 1, edns_client_subnet => true, run_dir => \"%s/run\", state_dir => \"%s/state\" }\n", listen, dir, dir)
@@ -172,19 +172,19 @@ func (w *world) gdnsdConfig(dir, listen string) error {
 	return write(dir, map[string]string{"config": b.String(), "zones/example.com": zone})
 }
 
-// knotSigning is how Knot signs what mod-geoip answers.
+// knotSigning is how Knot signs the answers of mod-geoip.
 type knotSigning int
 
 const (
 	knotUnsigned knotSigning = iota
-	knotOnline               // by mod-onlinesign, each answer anew
-	knotAhead                // by mod-geoip itself, when it starts
+	knotOnline               // mod-onlinesign signs each answer anew
+	knotAhead                // mod-geoip signs all answers when it starts
 )
 
-// knotConfig writes a configuration with mod-geoip in its subnet mode.
+// knotConfig writes Knot's configuration, with mod-geoip in subnet mode.
 func (w *world) knotConfig(dir, host, port string, signs knotSigning) error {
 	zoneLines, policy := "    module: mod-geoip/geo", ""
-	switch signs { // ECDSA P-256 is the default
+	switch signs { // the default algorithm is ECDSA P-256
 	case knotOnline:
 		zoneLines = "    module: [mod-geoip/geo, mod-onlinesign]"
 	case knotAhead:
@@ -228,11 +228,11 @@ zone:
 		}
 	}
 	zone := staticZone
-	for _, name := range names { // for clients of no network that it knows
+	for _, name := range names { // for clients in unknown networks
 		zone += fmt.Sprintf("%s 30 A %s\n%s 30 AAAA %s\n", name, sites[0].four, name, sites[0].six)
 	}
 	return write(dir, map[string]string{"knot.conf": conf, "geo.conf": b.String(), "zone": zone,
-		"db/.keep": ""}) // the folder of the keys
+		"db/.keep": ""}) // makes the folder for the keys
 }
 
 func write(dir string, files map[string]string) error {

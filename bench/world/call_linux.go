@@ -10,12 +10,12 @@ import (
 	"net/http"
 )
 
-// maxAnswer is the most that Call reads of an answer, in bytes.
+// maxAnswer is the largest response body that Call reads, in bytes.
 const maxAnswer = 4 << 20
 
-// Call sends JSON over HTTP from a host, and reads the JSON of a 200 into out. in and out may be
-// nil. It returns the status, or 0 if there is no answer. An answer with another status is an error
-// that has its text.
+// Call sends a JSON request over HTTP from a host. It decodes the JSON of a 200 response into out.
+// in and out may be nil. It returns the status, or 0 if there is no response. For any other status
+// than 200, it returns an error with the text of the response.
 func (w *World) Call(ctx context.Context, host, method, url string, in, out any) (status int, err error) {
 	t := &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {

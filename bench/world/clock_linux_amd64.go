@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// errClockBusy tells that the process can't be changed just now.
+// errClockBusy means that the process can't be changed at the moment.
 var errClockBusy = errors.New("the process is reading its clock")
 
-// clockCode replaces the function by which the process reads clocks without the kernel's help,
-// clock_gettime of the vDSO: it asks the kernel, and adds to the wall clock (and to no other) the
-// eight bytes after it, in seconds.
+// clockCode returns the machine code that replaces clock_gettime in the vDSO, through which a
+// process reads clocks without a system call. The code calls the kernel. It adds the eight bytes
+// that follow it, as seconds, to the wall clock and to no other clock.
 func clockCode() []byte {
 	return []byte{
 		0xb8, 0xe4, 0, 0, 0, // mov eax, 228 (clock_gettime; edi is the clock, rsi the result)
@@ -33,10 +33,10 @@ func clockCode() []byte {
 	}
 }
 
-// StepClock sets the wall clock of a process that far from this machine's, in whole seconds, as if
-// somebody set the clock of the machine that it is on. Namespaces have no wall clock of their own,
-// so that the process's own view is changed: it is for programs that read clocks through the vDSO,
-// as those in Go do.
+// StepClock sets the wall clock of a process to this machine's time plus by, in whole seconds, as
+// if the clock of its own machine was set. Namespaces have no wall clocks of their own, so
+// StepClock changes what the process itself reads. That works for programs that read clocks through
+// the vDSO, such as programs in Go.
 func (p *Process) StepClock(by time.Duration) error {
 	for range 100 {
 		err := p.stepClock(by)
@@ -82,7 +82,7 @@ func (p *Process) stepClock(by time.Duration) (err error) {
 	return err
 }
 
-// vdso finds the mapping in a process.
+// vdso returns the addresses of the vDSO's mapping in a process.
 func vdso(pid int) (from, to int64, err error) {
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
@@ -97,7 +97,7 @@ func vdso(pid int) (from, to int64, err error) {
 	return 0, 0, fmt.Errorf("process %d has no vDSO", pid)
 }
 
-// clockFunction finds clock_gettime in the image of a vDSO.
+// clockFunction returns the offset and size of clock_gettime in the image of a vDSO.
 func clockFunction(image []byte) (at, size int64, err error) {
 	f, err := elf.NewFile(bytes.NewReader(image))
 	if err != nil {
@@ -115,8 +115,8 @@ func clockFunction(image []byte) (at, size int64, err error) {
 	return 0, 0, errors.New("the vDSO has no clock_gettime")
 }
 
-// anyThreadIn waits until all threads of a process stand, and tells whether one stands between two
-// addresses (proc(5), /proc/pid/task/tid/syscall).
+// anyThreadIn waits until all threads of a process have stopped. It reports whether the program
+// counter of one of them is between two addresses (proc(5), /proc/pid/task/tid/syscall).
 func anyThreadIn(pid int, from, to int64) (bool, error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
 	if err != nil {
@@ -126,7 +126,7 @@ func anyThreadIn(pid int, from, to int64) (bool, error) {
 		for end := time.Now().Add(time.Second); ; {
 			b, err := os.ReadFile(file)
 			if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-				break // it has ended
+				break // the thread has ended
 			}
 			if err != nil {
 				return false, err

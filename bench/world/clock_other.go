@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// StepClock is for amd64 only, as it brings machine code.
+// StepClock returns errors.ErrUnsupported: it needs machine code, which exists only for amd64.
 func (p *Process) StepClock(time.Duration) error { return errors.ErrUnsupported }

@@ -16,26 +16,27 @@ import (
 	"time"
 )
 
-// Host is one to make.
+// Host describes a host to add.
 type Host struct {
 	Name string // a-z, 0-9
 	At   Place
 	Addr netip.Addr // an IPv4 address that no other host has
 	Line Line
-	// Home is at the end of a line of somebody's home: each round trip takes Access longer.
+	// Home puts the host at the end of a home's line, so each of its round trips takes Access
+	// longer.
 	Home bool
 }
 
-// Hosts are hosts to make.
+// Hosts is a list of hosts to add.
 type Hosts []Host
 
-// Add adds a host in a network of its own: the n-th has the address 198.18.n.10.
+// Add adds a host in a network of its own. The n-th host has the address 198.18.n.10.
 func (hs *Hosts) Add(h Host) {
 	h.Addr = netip.AddrFrom4([4]byte{198, 18, byte(len(*hs) + 1), 10})
 	*hs = append(*hs, h)
 }
 
-// Address returns the address of a host, or "" if there is none of this name.
+// Address returns the address of the host with a name, or "" if there is none.
 func (hs Hosts) Address(name string) string {
 	for _, h := range hs {
 		if h.Name == name {
@@ -45,11 +46,11 @@ func (hs Hosts) Address(name string) string {
 	return ""
 }
 
-// World is hosts and the router between them. All that it makes is in network namespaces of its
-// own, whose names begin with prefix and the id of this process.
+// World has hosts and the router between them. All its hosts are network namespaces whose names
+// begin with prefix and the ID of this process.
 type World struct {
 	*Router
-	// Congestion is the congestion control of all hosts' TCP.
+	// Congestion is the TCP congestion control of all hosts.
 	Congestion string
 	prefix     string
 
@@ -58,13 +59,13 @@ type World struct {
 	processes []*Process
 }
 
-// prefix begins the names of all namespaces of worlds.
+// prefix begins the names of the namespaces of all worlds.
 const prefix = "kaikulab-"
 
 // device is the name of each host's TUN device.
 const device = "wan0"
 
-// New makes an empty world, and removes what a world of a process that has ended has left.
+// New returns an empty world. It removes what worlds of ended processes have left.
 func New(seed uint64) (*World, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("network namespaces need root")
@@ -76,8 +77,8 @@ func New(seed uint64) (*World, error) {
 		prefix: fmt.Sprintf("%s%d-", prefix, os.Getpid()), hosts: map[string]Host{}}, nil
 }
 
-// removeStale removes the namespaces of worlds whose process is gone. Their programs are gone too:
-// the kernel ended them with it.
+// removeStale removes the namespaces of worlds whose process has ended. The kernel has killed their
+// programs together with that process.
 func removeStale() error {
 	names, err := filepath.Glob("/run/netns/" + prefix + "*")
 	for _, path := range names {
@@ -101,8 +102,9 @@ func ip(args ...string) error {
 
 const congestion = "/proc/sys/net/ipv4/tcp_congestion_control"
 
-// settings are those of a Linux server as it comes, whatever this machine has been tuned to; and no
-// host remembers what its last connections were like, so that a cold connection is one.
+// settings returns the kernel settings of all hosts. They are Linux's defaults, whatever this
+// machine is tuned to. One differs: hosts don't remember metrics of earlier connections, so that
+// new connections start cold.
 func settings() map[string]string {
 	return map[string]string{
 		"net/ipv4/tcp_no_metrics_save": "1", "net/ipv4/tcp_rmem": "4096 131072 6291456",
@@ -111,7 +113,7 @@ func settings() map[string]string {
 	}
 }
 
-// Add makes a host and its links to all others.
+// Add adds a host, with links to all others.
 func (w *World) Add(h Host) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -121,8 +123,8 @@ func (w *World) Add(h Host) error {
 	}
 	w.hosts[h.Name] = h
 	err := inNamespace(name, func() error {
-		// cubic is what Linux comes with. A namespace may only have what the machine allows all
-		// users, and else keeps what the machine uses.
+		// cubic is Linux's default. A namespace can use only an algorithm that the machine allows
+		// to all users. Otherwise it keeps the machine's.
 		if os.WriteFile(congestion, []byte("cubic"), 0o644) != nil {
 			b, err := os.ReadFile(congestion)
 			if err != nil {
@@ -133,7 +135,7 @@ func (w *World) Add(h Host) error {
 		for key, value := range settings() {
 			if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0o644); err != nil &&
 				!errors.Is(err, os.ErrNotExist) {
-				// without IPv6 there is none to disable
+				// the setting does not exist without IPv6, and is not needed then
 				return err
 			}
 		}
@@ -180,18 +182,18 @@ func (w *World) Add(h Host) error {
 	return nil
 }
 
-// Dial connects from a host to an address with a port.
+// Dial connects from a host to an address, which has a port.
 func (w *World) Dial(ctx context.Context, host, network, addr string) (c net.Conn, err error) {
 	err = inNamespace(w.prefix+host, func() error {
-		// The socket is made on this thread, as an address without a name is dialled by the
-		// goroutine that asks for it; it stays of this namespace.
+		// The socket is made on this thread, because Go dials an IP address in the goroutine that
+		// calls DialContext. The socket stays in this namespace.
 		c, err = (&net.Dialer{}).DialContext(ctx, network, addr)
 		return err
 	})
 	return c, err
 }
 
-// Listen listens on an address with a port of a host. This process serves what comes there.
+// Listen listens on an address of a host, which has a port. This process accepts the connections.
 func (w *World) Listen(ctx context.Context, host, network, addr string) (l net.Listener, err error) {
 	err = inNamespace(w.prefix+host, func() error {
 		l, err = (&net.ListenConfig{}).Listen(ctx, network, addr)
@@ -200,7 +202,7 @@ func (w *World) Listen(ctx context.Context, host, network, addr string) (l net.L
 	return l, err
 }
 
-// Close ends all processes and removes all hosts.
+// Close kills all processes and removes all hosts.
 func (w *World) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

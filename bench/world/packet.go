@@ -2,15 +2,15 @@ package world
 
 import "net/netip"
 
-// MTU is the size of the largest packet.
+// MTU is the size of the largest packet in bytes.
 const MTU = 1500
 
-// headerSize is an IPv4 header without options.
+// headerSize is the size of an IPv4 header without options in bytes.
 const headerSize = 20
 
-// Destination reads the destination of an IPv4 packet (RFC 791, section 3.1). It is false for what
-// is none: IPv6, whose neighbour discovery each new device tries, a packet that is cut short, or
-// one whose length is not what it says.
+// Destination returns the destination of an IPv4 packet (RFC 791, section 3.1). It returns false
+// for IPv6 (every new device tries neighbour discovery), for packets that are cut short, and for
+// packets with a wrong length.
 func Destination(packet []byte) (netip.Addr, bool) {
 	if len(packet) < headerSize || packet[0]>>4 != 4 {
 		return netip.Addr{}, false

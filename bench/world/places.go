@@ -1,15 +1,15 @@
-// Package world is a small internet on one machine: hosts are network namespaces, each with one TUN
-// device, and a router in this process carries the packets between them, each as late as the
-// distance between the two places makes it.
+// Package world simulates a small internet on one machine. Hosts are network namespaces, each with
+// one TUN device. A router in this process carries packets between them, and delays each according
+// to the distance between the two places.
 //
-// A packet that a host sends is read from its device, waits for the host's line if that has a rate,
-// crosses the link to the host that has its destination (delay, jitter, loss, cuts), waits for that
-// host's line, and is written to its device. What the kernel does above that (TCP, UDP, ICMP) is
-// the real thing. The router drops what nobody has the address of, and answers nothing itself: a
-// cut link is a black hole, as it is on a real ocean.
+// The router reads the packets that a host sends from its device. A packet waits for the sender's
+// line if that has a rate. Then it crosses the link to the host that has the destination address,
+// with the link's delay, jitter and loss. It waits for that host's line, and is written to that
+// host's device. TCP, UDP and ICMP are the kernel's own. The router drops packets to unknown
+// addresses, and never answers itself: a cut link is a black hole, as on a real ocean.
 //
-// The router knows no devices and no namespaces: its ports are anything that reads and writes whole
-// packets, so that its tests need neither root nor time.
+// The router knows neither devices nor namespaces. Its ports are anything that reads and writes
+// whole packets, so its tests need neither root nor real time.
 package world
 
 import (
@@ -18,10 +18,10 @@ import (
 	"time"
 )
 
-// Place is where a host stands.
+// Place is the city of a host.
 type Place string
 
-// The places that the table of delays has.
+// The places in the table of round trips.
 const (
 	Helsinki   Place = "Helsinki"
 	NewYork    Place = "New York"
@@ -32,23 +32,24 @@ const (
 // Location is a latitude and a longitude in degrees.
 type Location struct{ Lat, Lon float64 }
 
-// Locations tells where the places are.
+// Locations returns the locations of the places.
 func Locations() map[Place]Location {
 	return map[Place]Location{Helsinki: {60.17, 24.94}, NewYork: {40.71, -74.01}, Washington: {38.91, -77.04},
 		Singapore: {1.35, 103.82}}
 }
 
-// RoundTrip is the time of a ping between two cities.
+// RoundTrip is the round-trip time between two cities.
 type RoundTrip struct {
 	A, B Place
 	RTT  time.Duration
 }
 
-// Source is where the figures of RoundTrips are from.
+// Source says where the figures of RoundTrips come from.
 const Source = "typical round trips between servers of these cities as public ping tables have them (WonderNetwork, wondernetwork.com/pings; the Azure and AWS tables of " +
 	"latencies between regions), rounded, and typed in from memory rather than read from there on a day: they move by some per cent from month to month and from provider to provider"
 
-// RoundTrips is the table of delays. A test holds each figure to what light in fibre can do.
+// RoundTrips returns the table of round trips. A test checks that none is faster than light in
+// fibre.
 func RoundTrips() []RoundTrip {
 	const ms = time.Millisecond
 	return []RoundTrip{
@@ -61,14 +62,13 @@ func RoundTrips() []RoundTrip {
 	}
 }
 
-// InCity is a round trip between two machines in data centres of one city.
+// InCity is the round-trip time between two machines in data centres of the same city.
 const InCity = time.Millisecond
 
-// Access is what a round trip takes longer for somebody at home, behind a fibre or a good cable
-// line.
+// Access is what a round trip takes longer for a client at home, with a fibre or a good cable line.
 const Access = 3 * time.Millisecond
 
-// Between gives the round trip between two places.
+// Between returns the round-trip time between two places.
 func Between(a, b Place) (time.Duration, error) {
 	if a == b {
 		return InCity, nil
@@ -86,7 +86,7 @@ const (
 	fibreSpeed  = 200.0  // km per millisecond
 )
 
-// fastest is the round trip that light in a fibre along the great circle would have.
+// fastest returns the round-trip time of light in a fibre along the great circle.
 func fastest(a, b Location) time.Duration {
 	rad := func(deg float64) float64 { return deg * math.Pi / 180 }
 	sin := func(x float64) float64 { return math.Sin(x) * math.Sin(x) }

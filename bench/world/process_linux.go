@@ -13,27 +13,27 @@ import (
 // Process is a program that runs on a host.
 type Process struct {
 	cmd *exec.Cmd
-	// Stdin is what the program reads, if it was started with Talk.
+	// Stdin is the program's standard input, if Talk started it.
 	Stdin io.WriteCloser
-	// Stdout is what it writes then.
+	// Stdout is the program's standard output, if Talk started it.
 	Stdout io.ReadCloser
 	ended  chan struct{}
-	state  *os.ProcessState // once it has ended
+	state  *os.ProcessState // set once the program has ended
 }
 
-// Start runs a program on a host; what it prints is added to the file log. It is ended with the
-// world, and by the kernel if this process is killed.
+// Start runs a program on a host, and appends its output to the file log. Close ends the program.
+// The kernel kills it if this process is killed.
 func (w *World) Start(host, log string, args ...string) (*Process, error) {
 	return w.start(host, log, false, args)
 }
 
-// Talk is Start for a program that is spoken to.
+// Talk is Start for a program whose standard input and output the caller uses.
 func (w *World) Talk(host, log string, args ...string) (*Process, error) {
 	return w.start(host, log, true, args)
 }
 
-// Run runs a program on a host to its end, and returns what it wrote to standard output; the rest
-// is added to the file log. When ctx ends, the program is killed.
+// Run runs a program on a host until it ends, and returns its standard output. It appends standard
+// error to the file log. When ctx ends, it kills the program.
 func (w *World) Run(ctx context.Context, host, log string, args ...string) ([]byte, error) {
 	p, err := w.start(host, log, true, args)
 	if err != nil {
@@ -41,7 +41,7 @@ func (w *World) Run(ctx context.Context, host, log string, args ...string) ([]by
 	}
 	defer context.AfterFunc(ctx, func() { p.Stop(syscall.SIGKILL, time.Second) })()
 	defer p.Stdout.Close()
-	_ = p.Stdin.Close() // it may have ended
+	_ = p.Stdin.Close() // fails if the program has ended
 	out, err := io.ReadAll(p.Stdout)
 	<-p.ended
 	switch {
@@ -61,11 +61,11 @@ func (w *World) start(host, log string, talk bool, args []string) (*Process, err
 		return nil, err
 	}
 	defer out.Close()
-	// ip replaces itself by the program, so that the process is the program's.
+	// ip execs the program, so the process is the program itself.
 	p := &Process{cmd: exec.Command("ip", append([]string{"netns", "exec", w.prefix + host}, args...)...),
 		ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	// Ctrl-C is for this process, which ends them in its order
+	// Ctrl-C must reach only this process, which ends the programs in the right order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if talk {
 		p.cmd.Stdout = nil
@@ -82,7 +82,7 @@ func (w *World) start(host, log string, talk bool, args []string) (*Process, err
 		return nil, fmt.Errorf("start %s on %s: %w", args[0], host, err)
 	}
 	go func() {
-		// Wait would close the pipe before all of it is read.
+		// Wait would close the pipe before everything is read.
 		p.state, _ = p.cmd.Process.Wait()
 		close(p.ended)
 	}()
@@ -90,19 +90,19 @@ func (w *World) start(host, log string, talk bool, args []string) (*Process, err
 	return p, nil
 }
 
-// Ended is closed when the program has ended.
+// Ended returns a channel that is closed when the program has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
-// Pid is the id of the process.
+// Pid returns the process ID.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Signal sends a signal. It fails if the program has ended.
 func (p *Process) Signal(signal syscall.Signal) error { return p.cmd.Process.Signal(signal) }
 
-// Stop sends a signal, waits for the end, and kills the program if it has not ended by then. It may
-// be called again.
+// Stop sends a signal and waits until the program has ended. After limit, it kills the program. It
+// can be called several times.
 func (p *Process) Stop(signal syscall.Signal, limit time.Duration) {
-	_ = p.cmd.Process.Signal(signal) // it may have ended
+	_ = p.cmd.Process.Signal(signal) // fails if the program has ended
 	if p.Stdin != nil {
 		_ = p.Stdin.Close()
 	}

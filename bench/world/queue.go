@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// packet is one that is on its way.
+// packet is a packet on its way.
 type packet struct {
 	data    []byte // of pool
 	at      time.Time
-	seq     uint64 // tells packets of one time apart, so that none overtakes another
-	arrived bool   // it is at its host's line
+	seq     uint64 // orders packets with the same time, so that none overtakes another
+	arrived bool   // it has reached its host's line
 }
 
-// packets is a heap by time.
+// packets is a heap of packets, ordered by time.
 type packets []*packet
 
 func (h packets) Len() int { return len(h) }
@@ -26,10 +26,10 @@ func (h packets) Less(i, j int) bool {
 }
 func (h packets) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 
-// Push is for container/heap.
+// Push implements heap.Interface.
 func (h *packets) Push(x any) { *h = append(*h, x.(*packet)) }
 
-// Pop is for container/heap.
+// Pop implements heap.Interface.
 func (h *packets) Pop() any {
 	old := *h
 	p := old[len(old)-1]
@@ -38,11 +38,11 @@ func (h *packets) Pop() any {
 	return p
 }
 
-// maxQueue bounds the packets that are on their way to one host: the bytes that a gigabit a second
-// has on its way around half of the world, and again as many.
+// maxQueue is the largest number of packets on their way to one host: twice what a line of one
+// gigabit a second has on its way around half of the world.
 const maxQueue = 32 << 10
 
-// queue holds the packets for a host until their time has come.
+// queue holds the packets for one host until they are due.
 type queue struct {
 	alarm alarm
 
@@ -51,7 +51,7 @@ type queue struct {
 	seq     uint64
 }
 
-// push takes a packet, unless the queue is full.
+// push adds a packet. It returns false if the queue is full.
 func (q *queue) push(p *packet) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -67,8 +67,8 @@ func (q *queue) push(p *packet) bool {
 	return true
 }
 
-// due takes the packets whose time has come, and sets the alarm for the next. What it returns is
-// valid until it is called again.
+// due returns the packets that are due, and sets the alarm for the next one. The result is valid
+// until the next call.
 func (q *queue) due(now time.Time, into []*packet) []*packet {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -82,16 +82,16 @@ func (q *queue) due(now time.Time, into []*packet) []*packet {
 	return into
 }
 
-// alarm wakes one goroutine at a time that others set.
+// alarm wakes one goroutine at a time that other goroutines set.
 type alarm interface {
-	// set has wait return at a time, instead of the one that was set before.
+	// set makes wait return at a time. It replaces an earlier call.
 	set(at time.Time)
-	// wait returns once the alarm has rung; false if it is closed.
+	// wait returns true once the alarm has rung, and false if it is closed.
 	wait() bool
 	close()
 }
 
-// timerAlarm is an alarm of the Go runtime, which is a millisecond late at times.
+// timerAlarm uses a timer of the Go runtime, which may be a millisecond late.
 type timerAlarm struct {
 	timer *time.Timer
 	done  chan struct{}

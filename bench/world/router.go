@@ -9,29 +9,29 @@ import (
 	"time"
 )
 
-// Line is what ties a host to the world.
+// Line connects a host to the world.
 type Line struct {
-	// Up and Down are its rates in bits a second; 0 is without limit.
+	// Up and Down are the line's rates in bits a second; 0 means unlimited.
 	Up, Down float64
 	// Queue is how long a packet may wait at either end before it is dropped; 0 means 100 ms.
 	Queue time.Duration
 }
 
-// Link is the way from one host to another, in one direction.
+// Link is the connection from one host to another, in one direction.
 type Link struct {
 	Delay  time.Duration
-	Jitter time.Duration // added to Delay, evenly from 0 to this; packets don't overtake each other
-	Loss   float64       // the part of the packets that is lost, 0 to 1
-	Cut    bool          // nothing comes through
+	Jitter time.Duration // a uniform random delay from 0 to this is added; packets stay in order
+	Loss   float64       // fraction of packets that are lost, 0 to 1
+	Cut    bool          // all packets are dropped
 }
 
-// Counts are packets.
+// Counts has numbers of packets.
 type Counts struct {
 	Carried uint64 // written to the device of their destination
-	Lost    uint64 // by Loss
+	Lost    uint64 // dropped because of Loss
 	Cut     uint64
-	Full    uint64 // dropped as a queue was full
-	Nowhere uint64 // of no host's address, or no IPv4
+	Full    uint64 // dropped because a queue was full
+	Nowhere uint64 // dropped because no host has the address, or because they aren't IPv4
 }
 
 // Router carries packets between ports.
@@ -47,13 +47,13 @@ type Router struct {
 	tasks  sync.WaitGroup
 }
 
-// link is a Link and when its last packet arrives.
+// link is a Link, with the time when its last packet arrives.
 type link struct {
 	Link
 	last time.Time
 }
 
-// port is a host as the router sees it. The lines' times belong to the router's mu.
+// port is the router's side of a host. The router's mu guards the times of the lines.
 type port struct {
 	name     string
 	packets  io.ReadWriteCloser
@@ -62,13 +62,13 @@ type port struct {
 	up, down time.Time // when the line is free again
 }
 
-// newRouter makes one; the same seed loses the same packets of the same traffic.
+// newRouter returns a router. With the same traffic, the same seed loses the same packets.
 func newRouter(seed uint64, newAlarm func() (alarm, error)) *Router {
 	return &Router{newAlarm: newAlarm, random: rand.New(rand.NewPCG(seed, 1)), byAddr: map[netip.Addr]*port{},
 		byName: map[string]*port{}, links: map[[2]*port]*link{}}
 }
 
-// attach adds a host, whose packets are read and written one at a time. The router closes it at the
+// attach adds a host. packets reads and writes one packet at a time. The router closes it at the
 // end.
 func (r *Router) attach(name string, addr netip.Addr, line Line, packets io.ReadWriteCloser) error {
 	if line.Queue == 0 {
@@ -94,7 +94,7 @@ func (r *Router) attach(name string, addr netip.Addr, line Line, packets io.Read
 	return nil
 }
 
-// SetLink changes the link from one host to another and the one back.
+// SetLink changes the links between two hosts, in both directions.
 func (r *Router) SetLink(a, b string, change func(*Link)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -107,7 +107,7 @@ func (r *Router) SetLink(a, b string, change func(*Link)) error {
 	return nil
 }
 
-// SetWay changes the link from one host to another, and not the one back.
+// SetWay changes the link from one host to another, in that direction only.
 func (r *Router) SetWay(from, to string, change func(*Link)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -119,7 +119,7 @@ func (r *Router) SetWay(from, to string, change func(*Link)) error {
 	return nil
 }
 
-// SetLinks changes all links of a host, both ways; all of the world if host is empty.
+// SetLinks changes all links of a host, in both directions. If host is "", it changes all links.
 func (r *Router) SetLinks(host string, change func(*Link)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,14 +134,14 @@ func (r *Router) SetLinks(host string, change func(*Link)) error {
 	return nil
 }
 
-// Counts tells what happened to the packets until now.
+// Counts returns what happened to all packets so far.
 func (r *Router) Counts() Counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.counts
 }
 
-// close ends the router and closes its ports. What is on its way is lost.
+// close stops the router and closes its ports. Packets on their way are lost.
 func (r *Router) close() {
 	r.mu.Lock()
 	for _, p := range r.byName {
@@ -152,7 +152,7 @@ func (r *Router) close() {
 	r.tasks.Wait()
 }
 
-// read takes what a host sends.
+// read reads the packets that a host sends.
 func (r *Router) read(p *port) {
 	for {
 		b := make([]byte, MTU)
@@ -164,7 +164,7 @@ func (r *Router) read(p *port) {
 	}
 }
 
-// forward puts a packet on its way.
+// forward puts a packet in the queue of its destination.
 func (r *Router) forward(from *port, data []byte, now time.Time) {
 	addr, _ := Destination(data)
 	r.mu.Lock()
@@ -200,8 +200,8 @@ func (r *Router) forward(from *port, data []byte, now time.Time) {
 	}
 }
 
-// pass sends bytes over a line that is free at a time, and returns when the last bit is through;
-// false if it would have to wait too long.
+// pass sends bytes over a line. free is when the line becomes free; pass updates it. It returns
+// when the last bit is sent, or false if the packet would wait longer than limit.
 func pass(free *time.Time, rate float64, limit time.Duration, bytes int, now time.Time) (time.Time, bool) {
 	if rate == 0 {
 		return now, true
@@ -217,7 +217,7 @@ func pass(free *time.Time, rate float64, limit time.Duration, bytes int, now tim
 	return *free, true
 }
 
-// deliver gives a host what is for it, when it is time.
+// deliver writes the packets that are due to their host.
 func (r *Router) deliver(p *port) {
 	var batch []*packet
 	for p.queue.alarm.wait() {
@@ -232,15 +232,15 @@ func (r *Router) deliver(p *port) {
 			if err == nil {
 				r.counts.Carried++
 			} else {
-				r.counts.Full++ // the device took no more
+				r.counts.Full++ // the device accepted no more
 			}
 			r.mu.Unlock()
 		}
 	}
 }
 
-// arrive has a packet wait for its host's line. It is done in the order of arrival, which forward
-// does not know.
+// arrive makes a packet wait for its host's line. That happens in the order of arrival, which
+// forward does not know.
 func (r *Router) arrive(p *port, a *packet) {
 	r.mu.Lock()
 	at, fits := pass(&p.down, p.line.Down, p.line.Queue, len(a.data), a.at)

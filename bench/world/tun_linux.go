@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// timerfdAlarm is an alarm of the kernel. It is late by some ten microseconds, where a timer of the
-// Go runtime may be by a millisecond: as long as a round trip within a city.
+// timerfdAlarm uses a timer of the kernel, which is only some ten microseconds late. A timer of the
+// Go runtime may be a millisecond late, which is as long as a round trip within a city.
 type timerfdAlarm struct{ file *os.File }
 
 func newTimerfdAlarm() (alarm, error) {
@@ -18,7 +18,7 @@ func newTimerfdAlarm() (alarm, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a timer: %w", err)
 	}
-	return &timerfdAlarm{os.NewFile(uintptr(fd), "timer")}, nil // not blocking, so that the runtime waits for it
+	return &timerfdAlarm{os.NewFile(uintptr(fd), "timer")}, nil // non-blocking, so that the runtime's poller waits for it
 }
 
 func (a *timerfdAlarm) set(at time.Time) {
@@ -38,9 +38,8 @@ func (a *timerfdAlarm) wait() bool {
 
 func (a *timerfdAlarm) close() { _ = a.file.Close() }
 
-// inNamespace runs f on a thread that is in a network namespace, and brings the thread back: if it
-// ended instead, the kernel would end the processes that it had started, as these are bound to it
-// (PR_SET_PDEATHSIG).
+// inNamespace runs f on a thread in a network namespace. Then it moves the thread back. If the
+// thread ended instead, the kernel would kill the processes that it had started (PR_SET_PDEATHSIG).
 func inNamespace(name string, f func() error) error {
 	runtime.LockOSThread()
 	own, err := os.Open("/proc/thread-self/ns/net")
@@ -61,14 +60,14 @@ func inNamespace(name string, f func() error) error {
 	}
 	err = f()
 	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
-		return fmt.Errorf("leave namespace %s: %w", name, back) // the thread stays locked, and is never used again
+		return fmt.Errorf("leave namespace %s: %w", name, back) // the thread stays locked, so it is never used again
 	}
 	runtime.UnlockOSThread()
 	return err
 }
 
-// openTUN makes a TUN device in a namespace. Reading gives whole packets without any header before
-// them.
+// openTUN opens a new TUN device in a namespace. Each read returns one packet without an additional
+// header.
 func openTUN(namespace, device string) (*os.File, error) {
 	var file *os.File
 	err := inNamespace(namespace, func() error {
