@@ -1,5 +1,6 @@
-// Package grpc tests that gRPC passes through an edge: a client and a server of grpc-go, with the
-// program bin/kaiku between them. It is a module of its own, so that Kaiku needs none of grpc-go.
+// Package grpc tests that gRPC passes through an edge. A client and a server of grpc-go talk
+// through the program bin/kaiku. The package is a module of its own, to keep grpc-go out of Kaiku's
+// module.
 package grpc
 
 import (
@@ -31,9 +32,9 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// server answers calls.
+// server implements the methods of the service.
 type server struct {
-	cancelled chan struct{} // closed when a call that waits is cancelled
+	cancelled chan struct{} // closed when a waiting call is cancelled
 }
 
 func (*server) say(ctx context.Context, name string) (*wrapperspb.StringValue, error) {
@@ -46,7 +47,7 @@ func (*server) say(ctx context.Context, name string) (*wrapperspb.StringValue, e
 	return wrapperspb.String("hello " + name), nil
 }
 
-// chat answers each message before the next one comes.
+// chat answers each message before it reads the next one.
 func (s *server) chat(stream grpc.ServerStream) error {
 	stream.SetTrailer(metadata.Pairs("x-tail", "t"))
 	for {
@@ -69,7 +70,7 @@ func (s *server) chat(stream grpc.ServerStream) error {
 	}
 }
 
-// service is what protoc would make of the service.
+// service returns the description that protoc would generate for the service.
 func service() *grpc.ServiceDesc {
 	return &grpc.ServiceDesc{ServiceName: "test.Test", HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{{MethodName: "Say", Handler: func(s any, ctx context.Context, decode func(any) error,
@@ -84,7 +85,7 @@ func service() *grpc.ServiceDesc {
 			Handler: func(s any, stream grpc.ServerStream) error { return s.(*server).chat(stream) }}}}
 }
 
-// certificate makes a certificate that is its own authority, and its files.
+// certificate returns a self-signed certificate, and writes its files.
 func certificate(t *testing.T, dir string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -117,7 +118,7 @@ func certificate(t *testing.T, dir string) (tls.Certificate, *x509.CertPool) {
 	return pair, roots
 }
 
-// freeAddr is an address that nobody listens on.
+// freeAddr returns an address that nothing listens on.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -128,7 +129,8 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// startEdge starts an edge whose origin is at a port of localhost, and returns its address for TLS.
+// startEdge starts an edge whose origin is on a port of localhost. It returns the edge's address
+// for TLS.
 func startEdge(t *testing.T, dir, port string) string {
 	t.Helper()
 	https, admin := freeAddr(t), freeAddr(t)
@@ -154,7 +156,8 @@ tls: { certificates: [{ cert: tls.crt, key: tls.key }] }
 	return https
 }
 
-// TestRealGRPC has calls of both kinds, with metadata both ways, statuses, and cancellation.
+// TestRealGRPC tests unary and streaming calls with metadata in both directions, statuses and
+// cancellation.
 func TestRealGRPC(t *testing.T) {
 	dir := t.TempDir()
 	pair, roots := certificate(t, dir)
@@ -208,10 +211,10 @@ func TestRealGRPC(t *testing.T) {
 	if err := stream.RecvMsg(&out); status.Code(err) != codes.Canceled {
 		t.Errorf("a call that was cancelled: %v", err)
 	}
-	<-s.cancelled // or the test times out
+	<-s.cancelled // the test times out if the call is not cancelled
 }
 
-// open begins a stream.
+// open opens a stream.
 func open(t *testing.T, ctx context.Context, conn *grpc.ClientConn) grpc.ClientStream {
 	t.Helper()
 	stream, err := conn.NewStream(ctx, &service().Streams[0], "/test.Test/Chat")
@@ -221,7 +224,7 @@ func open(t *testing.T, ctx context.Context, conn *grpc.ClientConn) grpc.ClientS
 	return stream
 }
 
-// chat sends messages, each after the answer to the one before, to the end.
+// chat sends each message after the answer to the previous one, and then ends the stream.
 func chat(t *testing.T, ctx context.Context, conn *grpc.ClientConn, text string) {
 	t.Helper()
 	stream := open(t, ctx, conn)

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// slowPiece is what a slow client reads at once, each slowPause: 64 KiB a second.
+	// slowPiece is the number of bytes that a slow client reads every slowPause: 64 KiB a second.
 	slowPiece = 16 * kib
 	slowPause = time.Second / 4
 	// slowBuffer is the receive buffer of a slow client in bytes.

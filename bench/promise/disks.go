@@ -52,8 +52,8 @@ func (r *rig) inside(host string) string {
 	return fmt.Sprintf("/proc/%d/root%s", r.process(host).Pid(), r.folder(host))
 }
 
-// shutdown is the ioctl(2) by which ext4 and XFS drop everything that is not on the disk yet, as in
-// a power loss (EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)).
+// shutdown is the ioctl(2) that makes ext4 and XFS drop everything that is not on disk yet, as in a
+// power loss (EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)).
 const (
 	shutdown          = 0x8004587d
 	shutdownNoFlush   = 2

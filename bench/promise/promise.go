@@ -1,23 +1,24 @@
 //go:build linux
 
-// Package promise holds a fleet to what ARCHITECTURE.md promises of purges, whatever goes wrong.
+// Package promise checks a fleet against what ARCHITECTURE.md promises about purges, while things
+// fail.
 //
-// Three control nodes, three edges, a name server and an origin are each on a machine of their own
-// in a bench/world. Readers ask each edge for objects all the time, whose content tells their
-// version; purgers make a new version at the origin and then purge the old one, by URL, tag,
-// prefix, host or all of it, hard or soft. A checker holds each answer to what was known when it
-// was asked for:
+// Three control nodes, three edges, a name server and an origin each have a machine of their own in
+// a bench/world. Readers request objects from all edges all the time. The content of an object
+// tells its version. Purgers make a new version at the origin, and then purge the old one: by URL,
+// tag, prefix or host, or everything, hard or soft. A checker compares each response with what was
+// known when the request was sent. These are the kinds of violation:
 //
-//   - applied: an edge that was told of as having applied a purge gives nothing older;
-//   - bound: no edge gives what a purge had purged that was acknowledged longer than
-//     max_disconnected before;
-//   - order: an edge that has given what came after an acknowledged purge does not give what was
-//     before it;
-//   - lost: when all is healed, each purge that was acknowledged is in effect on every edge;
-//   - torn: a body is that of its version;
-//   - recovered: when all is healed, purges are applied by all edges again.
+//   - applied: an edge that was reported to have applied a purge served an older version;
+//   - bound: an edge served what a purge had purged that was acknowledged more than
+//     max_disconnected ago;
+//   - order: an edge served a version from after an acknowledged purge, and later one from before
+//     it;
+//   - lost: when everything was healed, an acknowledged purge was not in effect on every edge;
+//   - torn: a body did not match its version;
+//   - recovered: when everything was healed, some edge did not apply purges again.
 //
-// Each fault has a fleet of its own, which begins with nothing.
+// Each fault has a fleet of its own, which starts empty.
 package promise
 
 import (

@@ -1,16 +1,16 @@
 //go:build linux
 
-// Package machine makes a machine with Debian's OpenSSH server and something that stands for
-// systemd, for tests that deploy to machines which have none as process 1.
+// Package machine runs a machine with Debian's OpenSSH server and a stand-in for systemd. It is for
+// tests that deploy to machines, on hosts where systemd is not process 1.
 //
-// A machine is a process in namespaces of its own for mounts, processes and, if it shall have a
-// network of its own, the network. Its files are those of the machine for tests below what it
-// writes itself, which is kept in memory. When its process 1 ends, the kernel ends all else in it.
+// A machine is a process in namespaces of its own: for mounts, for processes and, if it needs a
+// network of its own, for the network. It sees the files of the host. What it writes goes to an
+// overlay in memory. When its process 1 ends, the kernel kills all its other processes.
 //
 // The stand-in does what units say about processes and sockets: ExecStart, User, Type=notify,
-// Restart, the timeouts, Requires, ListenStream, and so on. It has no cgroups and no sandbox:
-// limits of memory and what a unit may not do are not held here. A directive that it does not know
-// is an error, so that no unit means more than was tried.
+// Restart, the timeouts, Requires, ListenStream, and so on. It has no cgroups and no sandbox, so it
+// enforces neither memory limits nor restrictions of a unit. An unknown directive is an error, so
+// that tests cover every directive of a unit.
 package machine
 
 import (
@@ -28,19 +28,19 @@ import (
 )
 
 const (
-	control = "/run/systemd/manager" // where process 1 is asked
-	folder  = "/mnt/node"            // where a machine has the folder that Prepare made
+	control = "/run/systemd/manager" // socket of process 1
+	folder  = "/mnt/node"            // where a machine mounts the folder from Prepare
 	first   = "machine"              // the argument that makes a program process 1
 )
 
-// Journal is the file in the folder of a machine that has what its services print.
+// Journal is the name of the file, in a machine's folder, with the output of its services.
 const Journal = "journal"
 
 const journal = folder + "/" + Journal
 
-// journalctl stands for the program of that name, as a deploy asks it: with --since, for the
-// entries of the service in journalctl's export format. In the file, a line "-- ID TIME" begins
-// what is printed by one start.
+// journalctl replaces the program of that name. It supports what a deploy uses: the service's
+// entries since a time, in journalctl's export format. In the file, a line "-- ID TIME" begins the
+// output of each start.
 const journalctl = `#!/bin/sh
 since=0
 while [ $# -gt 0 ]; do
@@ -60,8 +60,8 @@ awk -v since="$since" '
   END { show(since + 0) }
 ' ` + journal + "\n"
 
-// Prepare makes the folder of a machine: an SSH server with a key of its own, which takes root by
-// the public key in a file.
+// Prepare creates the folder of a machine. It has the configuration of an SSH server with a host
+// key of its own. The server accepts root with the public key in the file authorized.
 func Prepare(dir, authorized string) error {
 	key, err := os.ReadFile(authorized)
 	if err != nil {
@@ -84,13 +84,13 @@ func Prepare(dir, authorized string) error {
 	return nil
 }
 
-// Args are the arguments of a program that calls Run: it is process 1 of the machine whose folder
-// this is then, until its standard input ends. It is to be started in the machine's namespaces, as
-// process 1 of the one for processes.
+// Args returns the arguments that make a program that calls Run process 1 of the machine with a
+// folder, until its standard input ends. The program must be started in the machine's namespaces,
+// as process 1 of its PID namespace.
 func Args(dir string) []string { return []string{first, dir} }
 
-// Run is what main and TestMain begin with: a program that was called as process 1 of a machine, or
-// as the systemctl of one, is that, and ends. Else Run returns at once.
+// Run must come first in main or TestMain. If the program was started as process 1 of a machine, or
+// as its systemctl, Run does that job and exits. Otherwise it returns at once.
 func Run() {
 	switch {
 	case filepath.Base(os.Args[0]) == "systemctl":
@@ -104,8 +104,7 @@ func Run() {
 	}
 }
 
-// boot makes a machine of the namespaces that this process is in, and runs it until standard input
-// ends.
+// boot turns the namespaces of this process into a machine, and runs it until standard input ends.
 func boot(dir string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -113,7 +112,7 @@ func boot(dir string) error {
 	}
 	scratch := dir + "/scratch"
 	root := scratch + "/root"
-	const systemctl = "/usr/local/sbin/systemctl" // this program
+	const systemctl = "/usr/local/sbin/systemctl" // this program is mounted there
 	steps := []func() error{
 		func() error { return syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "") },
 		func() error { return syscall.Mount("tmpfs", scratch, "tmpfs", 0, "mode=755") },
@@ -145,7 +144,7 @@ func boot(dir string) error {
 		func() error {
 			return os.WriteFile("/usr/local/sbin/journalctl", []byte(journalctl), 0o755)
 		},
-		// A machine for tests may have an account of that name, or have root's locked.
+		// The host may have an account kaiku, or a locked root account.
 		func() error { return sh("! id kaiku >/dev/null 2>&1 || userdel kaiku; usermod -p '*' root") },
 		func() error { return sh("ip link set lo up") },
 	}
@@ -165,7 +164,7 @@ func boot(dir string) error {
 	}
 	go serve(l, newManager())
 	_, err = io.Copy(io.Discard, os.Stdin)
-	return err // the kernel ends all else with process 1
+	return err // the kernel kills everything else together with process 1
 }
 
 func sh(script string) error {
@@ -175,7 +174,7 @@ func sh(script string) error {
 	return nil
 }
 
-// answer is what systemctl prints, and its exit code.
+// answer has the output and exit code of systemctl.
 type answer struct {
 	Out, Err string
 	Code     int
@@ -197,7 +196,7 @@ func serve(l net.Listener, m *manager) {
 	}
 }
 
-// systemctl asks process 1.
+// systemctl sends its command line to process 1.
 func systemctl(args []string) int {
 	c, err := net.Dial("unix", control)
 	if err != nil {
@@ -215,7 +214,7 @@ func systemctl(args []string) int {
 	return a.Code
 }
 
-// do does what a command line of systemctl says.
+// do runs a command line of systemctl.
 func (m *manager) do(args []string) answer {
 	if len(args) == 0 {
 		return answer{Err: "no command\n", Code: 1}

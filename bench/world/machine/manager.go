@@ -21,19 +21,19 @@ const (
 	theSocket  = "kaiku.socket"
 )
 
-// manager has the units of a machine: one service, and the socket that listens for it.
+// manager has the units of a machine: one service, and one socket for it.
 type manager struct {
-	job sync.Mutex // held while something is started or stopped
+	job sync.Mutex // held while a unit is started or stopped
 
 	mu        sync.Mutex
-	units     map[string]unit // as daemon-reload found them
+	units     map[string]unit // as read since the last daemon-reload
 	listeners []*os.File      // of the socket; nil if it is not active
 	service   *service        // nil if it is not started
 }
 
 func newManager() *manager { return &manager{units: map[string]unit{}} }
 
-// load returns a unit as it was when it was first asked for after the last daemon-reload.
+// load returns a unit as it was when it was first used after the last daemon-reload.
 func (m *manager) load(name string) (unit, error) {
 	if name != theService && name != theSocket {
 		return nil, fmt.Errorf("unit %s not found", name)
@@ -78,7 +78,7 @@ func (m *manager) mainPID() int {
 	return m.service.mainPID()
 }
 
-// invocation is the number of the service's last start, as text; "" if there was none.
+// invocation returns the ID of the service's last start, or "" if there was none.
 func (m *manager) invocation() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -88,7 +88,7 @@ func (m *manager) invocation() string {
 	return m.service.lastInvocation()
 }
 
-// statusText is what the service tells of itself.
+// statusText returns the status that the service has sent.
 func (m *manager) statusText() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -120,7 +120,7 @@ func (m *manager) startUnit(name string) error {
 	if name == theSocket {
 		return m.listen(u)
 	}
-	m.stopService() // one that is between two tries
+	m.stopService() // it may be waiting for a restart
 	s := &service{unit: u, quit: make(chan struct{}), ended: make(chan struct{})}
 	m.mu.Lock()
 	s.listeners, s.names = m.listeners, m.units[theSocket].get("Socket.FileDescriptorName")
@@ -131,7 +131,7 @@ func (m *manager) startUnit(name string) error {
 	return <-first
 }
 
-// listen opens the sockets of kaiku.socket. They stay when its service is restarted.
+// listen opens the sockets of kaiku.socket. They stay open while the service restarts.
 func (m *manager) listen(u unit) error {
 	if m.state(theService) == "active" {
 		return fmt.Errorf("%s: socket service %s already active, refusing", theSocket, theService)
@@ -152,7 +152,7 @@ func (m *manager) listen(u unit) error {
 			closeAll(files)
 			return fmt.Errorf("%s: %w", theSocket, err)
 		}
-		f, err := l.(*net.TCPListener).File() // a descriptor of its own
+		f, err := l.(*net.TCPListener).File() // a file descriptor of its own
 		l.Close()
 		if err != nil {
 			closeAll(files)
@@ -175,7 +175,7 @@ func closeAll(files []*os.File) {
 func (m *manager) stop(name string) error {
 	m.job.Lock()
 	defer m.job.Unlock()
-	m.stopService() // also with the socket, which it requires
+	m.stopService() // even for the socket, which the service requires
 	if name == theSocket {
 		m.mu.Lock()
 		closeAll(m.listeners)

@@ -17,19 +17,19 @@ import (
 	"time"
 )
 
-// service is a process that is kept running.
+// service is a process that is restarted when it ends.
 type service struct {
 	unit      unit
 	listeners []*os.File
 	names     string // of the listeners
 	quit      chan struct{}
-	ended     chan struct{} // closed when nothing of it runs any more
+	ended     chan struct{} // closed when none of its processes is left
 
 	mu         sync.Mutex
 	status     string
 	pid        int
-	invocation string // of the last start
-	text       string // STATUS of the process
+	invocation string // ID of the last start
+	text       string // the last STATUS that the process sent
 }
 
 func (s *service) now() string {
@@ -56,7 +56,7 @@ func (s *service) statusText() string {
 	return s.text
 }
 
-// told takes what the process said, as sd_notify(3) has it, and reports whether it is ready.
+// told handles a message of the process (sd_notify(3)). It reports whether the process is ready.
 func (s *service) told(state string) (ready bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +70,7 @@ func (s *service) told(state string) (ready bool) {
 	return ready
 }
 
-// begins makes the name of a start.
+// begins returns the ID of a new start.
 func (s *service) begins(at time.Time) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,14 +84,14 @@ func (s *service) is(status string, pid int) {
 	s.status, s.pid = status, pid
 }
 
-// keep runs the process until quit, again each time that it ends: Restart=always. first gets what
-// became of the first start.
+// keep runs the process until quit is closed. It restarts the process whenever that ends, for
+// Restart=always. It sends the result of the first start to first.
 func (s *service) keep(first chan<- error) {
 	defer close(s.ended)
 	for {
 		err := s.run(first)
 		s.is("activating", 0) // systemd's auto-restart
-		select {              // unless it was ready before
+		select {              // nobody receives if it was ready before
 		case first <- err:
 		default:
 		}
@@ -109,7 +109,8 @@ func (s *service) keep(first chan<- error) {
 	}
 }
 
-// run runs the process once. It returns when it has ended; ready is told when it said that it is.
+// run runs the process once, until it ends. It sends nil to ready when the process says that it is
+// ready.
 func (s *service) run(ready chan<- error) error {
 	s.is("activating", 0)
 	patience, err1 := s.unit.seconds("Service.TimeoutStartSec", 90*time.Second)
@@ -118,7 +119,7 @@ func (s *service) run(ready chan<- error) error {
 		return err
 	}
 	const notify = "/run/systemd/notify"
-	_ = os.Remove(notify) // of the process before
+	_ = os.Remove(notify) // of the previous process
 	told, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
 	if err != nil {
 		return err
@@ -174,7 +175,7 @@ func (s *service) run(ready chan<- error) error {
 			default:
 			}
 		case err := <-ended:
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // processes that it left behind
 			return fmt.Errorf("job for %s failed because the control process exited: %w", theService,
 				cmp.Or(err, errEnded))
 		case <-late:
@@ -190,9 +191,9 @@ func (s *service) run(ready chan<- error) error {
 
 var errEnded = errors.New("it ended by itself")
 
-// end asks the process to end, and makes it do so.
+// end terminates the process, and kills it if it has not ended after grace.
 func end(cmd *exec.Cmd, ended <-chan error, grace time.Duration) {
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // all of its group, as KillMode=control-group has it
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // the whole group, as with KillMode=control-group
 	select {
 	case <-ended:
 	case <-time.After(grace):
@@ -201,7 +202,8 @@ func end(cmd *exec.Cmd, ended <-chan error, grace time.Duration) {
 	}
 }
 
-// command is the process as the unit says, except for cgroups and the sandbox.
+// command returns the command for the process as the unit describes it, without cgroups and
+// sandbox.
 func (s *service) command(notify string) (*exec.Cmd, error) {
 	u := s.unit
 	if u.get("Service.Type") != "notify" || u.get("Service.NoNewPrivileges") != "yes" ||
@@ -221,8 +223,8 @@ func (s *service) command(notify string) (*exec.Cmd, error) {
 	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return nil, err
 	}
-	// Where the machine for tests has fewer descriptors to give, the process gets those. The shell
-	// is replaced by the program, whose pid LISTEN_PID is then.
+	// If this machine does not allow that many file descriptors, the process gets as many as it
+	// allows. The shell execs the program, so LISTEN_PID is the program's PID.
 	script := fmt.Sprintf(`ulimit -n %d 2>/dev/null || ulimit -n "$(ulimit -H -n)"; umask %o; LISTEN_PID=$$; export LISTEN_PID; exec setpriv --no-new-privs "$@"`, files, mask)
 	cmd := exec.Command("/bin/sh",
 		append([]string{"-c", script, "sh"}, strings.Fields(u.get("Service.ExecStart"))...)...)
@@ -232,7 +234,7 @@ func (s *service) command(notify string) (*exec.Cmd, error) {
 	if len(s.listeners) > 0 {
 		names := strings.TrimPrefix(strings.Repeat(":"+s.names, len(s.listeners)), ":")
 		cmd.Env = append(cmd.Env, "LISTEN_FDS="+strconv.Itoa(len(s.listeners)), "LISTEN_FDNAMES="+names)
-		cmd.ExtraFiles = s.listeners // from 3 on, as systemd passes them
+		cmd.ExtraFiles = s.listeners // from descriptor 3 on, as with systemd
 	}
 	// CAP_NET_BIND_SERVICE
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true,
@@ -240,7 +242,7 @@ func (s *service) command(notify string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// folder makes the folder that a directive names below another, for the service to write to.
+// folder creates the folder that a directive names below another folder, writable for the service.
 func (u unit) folder(below, directive string, uid, gid int) error {
 	mode, err := strconv.ParseUint(u.get("Service."+directive+"Mode"), 8, 12)
 	if err != nil {

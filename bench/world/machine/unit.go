@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// unit is the directives of a unit file, by "Section.Key".
+// unit has the directives of a unit file, by "Section.Key".
 type unit map[string][]string
 
-// held are the directives that are done here; shown are those that describe or concern a sandbox,
-// cgroups or the order of a boot, and are not.
+// held has the directives that the stand-in implements. shown has those that it accepts and
+// ignores: descriptions, sandbox, cgroups, and the order at boot.
 var (
 	held = strings.Fields(`Unit.Requires Service.Type Service.ExecStart Service.ExecReload Service.Restart Service.RestartSec Service.TimeoutStartSec
 		Service.TimeoutStopSec Service.User Service.Group Service.StateDirectory Service.StateDirectoryMode Service.LogsDirectory
@@ -59,7 +59,7 @@ func readUnit(name string) (unit, error) {
 	return u, nil
 }
 
-// get returns the last value of a directive, which is the one that counts.
+// get returns the last value of a directive, which is the one in force.
 func (u unit) get(key string) string {
 	if v := u[key]; len(v) > 0 {
 		return v[len(v)-1]
@@ -67,7 +67,7 @@ func (u unit) get(key string) string {
 	return ""
 }
 
-// seconds are those of a directive.
+// seconds returns a directive's value as a duration, or none if the directive is missing.
 func (u unit) seconds(key string, none time.Duration) (time.Duration, error) {
 	v := u.get(key)
 	if v == "" {
@@ -80,7 +80,7 @@ func (u unit) seconds(key string, none time.Duration) (time.Duration, error) {
 	return time.Duration(n) * time.Second, nil
 }
 
-// wanted are the links that enable a unit.
+// wanted returns the links that enable a unit.
 func (u unit) wanted(name string) []string {
 	var out []string
 	for _, target := range u["Install.WantedBy"] {
@@ -113,6 +113,6 @@ func (m *manager) disable(name string) error {
 }
 
 func enabled(name string) bool {
-	links, _ := filepath.Glob(filepath.Join(unitDir, "*.wants", name)) // the pattern is right
+	links, _ := filepath.Glob(filepath.Join(unitDir, "*.wants", name)) // the pattern is valid
 	return len(links) > 0
 }
