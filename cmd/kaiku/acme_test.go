@@ -23,7 +23,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// TestMain lets tests run the whole program as a process of its own, which can be killed.
+// TestMain lets tests run the whole program as a process of its own, which they can kill.
 func TestMain(m *testing.M) {
 	if args := os.Getenv("KAIKU_TEST_ARGS"); args != "" {
 		if err := run(context.Background(), strings.Split(args, "\n"), os.Stdout, os.Stderr); err != nil {
@@ -35,8 +35,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// secureFleet is a fleet of two edges, a third that is started later, two name servers and a
-// control node, whose sites are example.com and all names below.
+// secureFleet is a fleet with a control node, two name servers, two edges, and a third edge that
+// starts later. Its sites are example.com and all names below it.
 type secureFleet struct {
 	t      *testing.T
 	ca     *testCA
@@ -54,7 +54,7 @@ func newSecureFleet(t *testing.T, acme string) *secureFleet {
 	f := &secureFleet{t: t, config: filepath.Join(dir, "fleet.yaml"), https: map[string]string{},
 		http: map[string]string{},
 		dns:  map[string]string{"ns1": freeport.Addr(t), "ns2": freeport.Addr(t)}}
-	f.ca = newCA(t, f.dns["ns1"], 1, 1) // it can only ask name servers
+	f.ca = newCA(t, f.dns["ns1"], 1, 1) // it can only query name servers
 	text := fmt.Sprintf(`
 sites: [{ name: www, hosts: [example.com, "*.example.com"], origin: { servers: ["%s"] } }]
 edge: { disk: 128MiB, memory: 16MiB }
@@ -78,7 +78,7 @@ nodes:
 	return f
 }
 
-// run runs a node until the test ends. Edges look for what is to be renewed twice a second.
+// run runs a node until the test ends. Edges check for renewals twice a second.
 func (f *secureFleet) run(name string) (stop func()) {
 	f.t.Helper()
 	log := slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
@@ -89,8 +89,8 @@ func (f *secureFleet) run(name string) (stop func()) {
 	return serveNode(f.t, name, p)
 }
 
-// serves waits until an edge shows certificates for the apex and for a name below it, and returns
-// that of the apex.
+// serves waits until an edge has certificates for the apex and for a name below it. It returns the
+// certificate of the apex.
 func (f *secureFleet) serves(edge string) *x509.Certificate {
 	f.t.Helper()
 	var apex *x509.Certificate
@@ -101,8 +101,8 @@ func (f *secureFleet) serves(edge string) *x509.Certificate {
 	return apex
 }
 
-// With nothing but an e-mail, a fleet has a wildcard and an apex certificate at all edges, each
-// ordered once, renews them when the authority says so, and an edge that is started later has them
+// With only an e-mail address, a fleet gets a wildcard and an apex certificate on all edges. It
+// orders each once, and renews them when the authority says so. An edge that starts later has them
 // at once, even if the authority is down.
 func TestFleetGetsCertificates(t *testing.T) {
 	f := newSecureFleet(t, "")
@@ -113,7 +113,7 @@ func TestFleetGetsCertificates(t *testing.T) {
 	if other := f.serves("nyc1"); !other.Equal(first) {
 		t.Error("the edges have different certificates")
 	}
-	if n := f.ca.orders.Load(); n < 2 || n > 8 { // some are refused for their nonce
+	if n := f.ca.orders.Load(); n < 2 || n > 8 { // the authority refuses the nonces of some
 		t.Errorf("%d orders for two certificates", n)
 	}
 	if f.ca.shown(f.https["hel1"], "a.b.example.com") != nil {
@@ -132,14 +132,14 @@ func TestFleetGetsCertificates(t *testing.T) {
 	stop := f.run("sin1")
 	f.serves("sin1")
 
-	// Without authority and control plane an edge that starts again has its copies.
+	// Without the authority and the control plane, an edge that restarts has its copies.
 	stop()
 	f.stop()
 	f.run("sin1")
 	f.serves("sin1")
 }
 
-// An edge that dies in the middle of its order leaves it to the next.
+// If an edge dies in the middle of its order, another one completes it.
 func TestOrderGoesOnWithoutLeader(t *testing.T) {
 	f := newSecureFleet(t, "")
 	f.run("ns1")
@@ -175,15 +175,15 @@ func TestOrderGoesOnWithoutLeader(t *testing.T) {
 	f.serves("nyc1")
 }
 
-// One node alone proves its names by HTTP-01 or TLS-ALPN-01, and has its certificates after a
-// restart without asking again.
+// A single node answers HTTP-01 or TLS-ALPN-01 challenges. After a restart it has its certificates
+// without a new order.
 func TestSingleNodeGetsCertificates(t *testing.T) {
 	o := newCountingOrigin(t)
 	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
 		t.Run(challenge, func(t *testing.T) {
 			dir := t.TempDir()
 			plain, secure := freeport.Addr(t), freeport.Addr(t)
-			ports := map[string]int{"http-01": 1, "tls-alpn-01": 1} // where there is nobody
+			ports := map[string]int{"http-01": 1, "tls-alpn-01": 1} // nothing listens there
 			_, port, err := net.SplitHostPort(map[string]string{"http-01": plain, "tls-alpn-01": secure}[challenge])
 			if err != nil {
 				t.Fatal(err)
@@ -242,7 +242,7 @@ nodes:
 	}
 }
 
-// localhostDNS is the address of a name server that has www.example.com on this machine.
+// localhostDNS returns the address of a name server where www.example.com is this machine.
 func localhostDNS(t *testing.T) string {
 	t.Helper()
 	zone, errs := geodns.ParseZone(strings.NewReader("@ 60 IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ 60 IN NS ns1\nns1 60 IN A 127.0.0.1\nwww 60 IN A 127.0.0.1\n"), "example.com", "zone")

@@ -17,8 +17,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// operated is a fleet that an operator reaches over SSH: c1 with the control plane, the edges hel1
-// and nyc1, and two machines that are lost. down refuses connections, dumb takes them and says
+// operated is a fleet that an operator reaches over SSH. Node c1 has the control plane; hel1 and
+// nyc1 are edges. Two machines are lost: down refuses connections, and dumb accepts them but sends
 // nothing.
 type operated struct {
 	dir, config string
@@ -66,8 +66,8 @@ func (f *operated) write(t *testing.T, name, text string) string {
 	return file
 }
 
-// start runs the nodes. They read the token where a node has it, which this machine has not, so
-// that they get a file of their own.
+// start runs the nodes. They get a token file of their own, because this machine does not have the
+// one in /etc/kaiku.
 func (f *operated) start(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(f.config)
@@ -84,14 +84,14 @@ func (f *operated) start(t *testing.T) {
 	})
 }
 
-// run runs a command on a machine that is no node.
+// run runs a command on a machine that is not a node.
 func (f *operated) run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	return f.runOn(t, filepath.Join(f.dir, "none"), args...)
 }
 
-// runOn runs a command on a machine with a folder in place of /etc/kaiku. It returns all that is
-// printed.
+// runOn runs a command on a machine with etc in place of /etc/kaiku. It returns everything that the
+// command prints.
 func (f *operated) runOn(t *testing.T, etc string, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -99,14 +99,14 @@ func (f *operated) runOn(t *testing.T, etc string, args ...string) (string, erro
 	return out.String(), err
 }
 
-// Commands of every day reach the fleet from where it is deployed, by any machine that is up.
+// Everyday commands reach the fleet from the operator's machine, through any node that is up.
 func TestAdminOverSSH(t *testing.T) {
 	f := newOperated(t)
 	text, err := os.ReadFile(f.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// where all are asked, as that one would be waited for
+	// without dumb where all nodes are queried, because the command would wait for it
 	fewer := f.write(t, "fewer.yaml", strings.Replace(string(text), "  dumb:", "  #", 1))
 	for _, c := range []struct {
 		args  string
@@ -164,7 +164,7 @@ func TestAdminOverSSH(t *testing.T) {
 	}
 }
 
-// A token that is refused ends it at once, and the error tells which one it was.
+// A refused token ends the command at once. The error tells which token it was.
 func TestAdminRefusesToken(t *testing.T) {
 	f := newOperated(t)
 	wrong := filepath.Join(f.dir, "wrong.token")
@@ -182,7 +182,7 @@ func TestAdminRefusesToken(t *testing.T) {
 			t.Errorf("%s: %v\n%s", c.args, err, out)
 		}
 	}
-	// The fleet file's own comes along with --admin.
+	// With --admin, --config still selects the fleet file's token.
 	if out, err := f.run(t, "status", "--admin", f.admin["hel1"], "--config", f.config); err != nil {
 		t.Errorf("--admin and --config: %v\n%s", err, out)
 	}
@@ -223,7 +223,7 @@ func TestAdminOnNode(t *testing.T) {
 			t.Errorf("%s: %v\n%s", c.args, err, out)
 		}
 	}
-	// The environment comes first, as in a container.
+	// The environment variable has precedence, as in a container.
 	t.Setenv(nodeVariable, "hel1")
 	if out, err := f.runOn(t, etc, "explain", "http", "http://www.example.com/n"); err != nil ||
 		!strings.Contains(out, "edge hel1:") {
@@ -234,7 +234,7 @@ func TestAdminOnNode(t *testing.T) {
 		!strings.Contains(err.Error(), `has no node "nosuch": it has `) {
 		t.Errorf("KAIKU_NODE=nosuch: %v", err)
 	}
-	// Without a name, the addresses tell: here that of c1.
+	// Without a name, the addresses decide: here they are those of c1.
 	t.Setenv(nodeVariable, "")
 	if err := os.Remove(filepath.Join(etc, "node")); err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func TestAdminOnNode(t *testing.T) {
 	}
 }
 
-// Who may not read what a node has is told what helps.
+// If a node's files can't be read, the error says what helps.
 func TestNeedsRoot(t *testing.T) {
 	if err := needsRoot(&fs.PathError{Op: "open", Path: "/etc/kaiku/admin.token",
 		Err: fs.ErrPermission}); !strings.Contains(err.Error(),
@@ -261,7 +261,7 @@ func TestNeedsRoot(t *testing.T) {
 	}
 }
 
-// Without a fleet, an edge is asked where one without a file listens.
+// Without a fleet file, commands use the default address of an edge's admin listener.
 func TestAdminDefault(t *testing.T) {
 	f := &operated{dir: t.TempDir()}
 	for _, c := range []struct{ args, fails string }{

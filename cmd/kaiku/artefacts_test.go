@@ -17,7 +17,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// deployDir has what is not Go.
+// deployDir has the files that are not Go.
 const deployDir = "../../deploy"
 
 func readFile(t *testing.T, parts ...string) string {
@@ -36,7 +36,7 @@ func readYAML(t *testing.T, to any, parts ...string) {
 	}
 }
 
-// wantCommand checks that a command of kaiku and its flags exist; it does not run it.
+// wantCommand checks that a command of kaiku and its flags exist. It does not run the command.
 func wantCommand(t *testing.T, where string, args ...string) {
 	t.Helper()
 	words := args
@@ -57,7 +57,7 @@ func wantCommand(t *testing.T, where string, args ...string) {
 	}
 }
 
-// documents are the texts that users read.
+// documents returns the texts that users read.
 func documents(t *testing.T) []string {
 	t.Helper()
 	docs, err := filepath.Glob("../../docs/*.md")
@@ -67,7 +67,7 @@ func documents(t *testing.T) []string {
 	return append(docs, "../../README.md", "../../ARCHITECTURE.md", "../../CONTRIBUTING.md")
 }
 
-// Every command line of kaiku in a document is one that it takes.
+// Every kaiku command line in a document is valid.
 func TestCommandsInDocuments(t *testing.T) {
 	line := regexp.MustCompile(`^ {4}(?:\$ |ssh \S+ )?(?:bin/)?kaiku (.*)$`)
 	quoted := regexp.MustCompile("`kaiku ([^`]+)`")
@@ -97,7 +97,7 @@ func TestCommandsInDocuments(t *testing.T) {
 	}
 }
 
-// Every target of make, and every test and benchmark, that a document names is there.
+// Every make target, test and benchmark that a document names exists.
 func TestMakeAndGoTestInDocuments(t *testing.T) {
 	makefile := readFile(t, "../../Makefile")
 	target := regexp.MustCompile("`make ([a-z-]+)[^`]*`|(?m:^    make ([a-z-]+))")
@@ -128,7 +128,7 @@ func TestMakeAndGoTestInDocuments(t *testing.T) {
 	}
 }
 
-// The files that ARCHITECTURE.md tells a reader to open are in the folder of their row or below it.
+// The files that ARCHITECTURE.md points to are in the folder of their row or below it.
 func TestFilesInDocuments(t *testing.T) {
 	quoted := regexp.MustCompile("`([a-z/]+(?:\\.(?:go|json))?)`")
 	_, table, _ := strings.Cut(readFile(t, "../../ARCHITECTURE.md"), "| to change | folder | files |\n")
@@ -163,8 +163,8 @@ func TestFilesInDocuments(t *testing.T) {
 	}
 }
 
-// There is no Docker engine on a test machine, so the image is not built and nothing is started:
-// what the files say is compared with what is in the tree.
+// A test machine has no Docker engine, so the test neither builds the image nor starts anything. It
+// compares the files with the tree.
 func TestDockerFiles(t *testing.T) {
 	docker := filepath.Join(deployDir, "docker")
 	out, err := command(t, "check", "--config", filepath.Join(docker, "fleet/fleet.yaml"))
@@ -281,7 +281,8 @@ func dockerfile(t *testing.T, text string) {
 	wantCommand(t, "HEALTHCHECK", health[1:]...)
 }
 
-// Units for a package are told their node by a file; those of a node are what deploy writes.
+// The units of a package learn the node's name from a file. The units of a node are those that
+// deploy writes.
 func TestUnitsCommand(t *testing.T) {
 	root := t.TempDir()
 	if _, err := command(t, "units", "--package", "--root", root); err != nil {
@@ -318,7 +319,7 @@ func TestUnitsCommand(t *testing.T) {
 	}
 }
 
-// Manual pages are made for each command.
+// Each command has a manual page.
 func TestManualPages(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := command(t, "man", dir); err != nil {
@@ -331,7 +332,7 @@ func TestManualPages(t *testing.T) {
 	}
 }
 
-// make says which Go it wants where there is none, or one that is too old.
+// If Go is missing or too old, make says which version it needs.
 func TestMakeChecksGo(t *testing.T) {
 	want := regexp.MustCompile(`(?m)^go (1\.\d+)`).FindStringSubmatch(readFile(t, "../../go.mod"))[1]
 	for said, fits := range map[string]bool{

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// Shells are told the nodes and the hosts of the fleet file that is named, or that is here.
+// Shells complete the nodes and hosts of the fleet file that is named, or of the one found without
+// a flag.
 func TestComplete(t *testing.T) {
 	config := writeDeployed(t)
 	text := strings.Replace(readFile(t, config), "[www.example.com]", `[www.example.com, "*.example.org"]`, 1)
@@ -50,7 +51,7 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// completed are the words that a shell is given, and what it is told of them.
+// completed returns the words that a shell gets, with their descriptions.
 func completed(t *testing.T, out string) string {
 	t.Helper()
 	var words []string
@@ -68,7 +69,7 @@ func completed(t *testing.T, out string) string {
 	return strings.Join(words, " ")
 }
 
-// The script for bash works without the package bash-completion, and with words that bash parts at
+// The script for bash works without the package bash-completion, and with words that bash splits at
 // colons.
 func TestCompleteInBash(t *testing.T) {
 	bash, err := exec.LookPath("bash")
@@ -102,7 +103,7 @@ t "kaiku undr" kaiku undr
 	}
 }
 
-// Help tells each default once, and errors of usage name the command as it is called.
+// Help shows each default once, and usage errors name the command as it was called.
 func TestHelp(t *testing.T) {
 	out, err := command(t, "--help")
 	if err != nil {

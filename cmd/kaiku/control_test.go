@@ -50,7 +50,7 @@ nodes:
 	return f
 }
 
-// get asks an edge for a path. The status is 0 if the edge gives no answer.
+// get requests a path from an edge. The status is 0 if the edge does not answer.
 func (f *purgeFleet) get(t *testing.T, name, path string) (status int, cache string) {
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+f.nodes[name].http+path, nil)
 	if err != nil {
@@ -72,7 +72,7 @@ func (f *purgeFleet) healthy(t *testing.T, name string) bool {
 	return status == 200
 }
 
-// A purge at one edge reaches the other edge, also when that was down at the time.
+// A purge at one edge reaches the other edge, even if that was down at the time.
 func TestPurgeReachesEveryEdge(t *testing.T) {
 	f := startPurgeFleet(t)
 	for _, step := range []struct {
@@ -88,7 +88,7 @@ func TestPurgeReachesEveryEdge(t *testing.T) {
 			return // the next step builds on it
 		}
 	}
-	// Each edge asked at the start and after the first purge, and nyc1 after the second.
+	// Each edge fetched at the start and after the first purge, and nyc1 after the second one.
 	if n := f.origin.count("/a"); n < 5 {
 		t.Errorf("the origin was asked %d times", n)
 	}
@@ -134,8 +134,8 @@ func (f *purgeFleet) purgeAtControl(t *testing.T) {
 	})
 }
 
-// purgeWhileDown purges while nyc1 is down. The first answer that nyc1 gives after its start knows
-// of the purges.
+// purgeWhileDown purges while nyc1 is down. The first response of nyc1 after its restart must
+// respect the purges.
 func (f *purgeFleet) purgeWhileDown(t *testing.T) {
 	f.nodes["nyc1"].stop()
 	for i := range 1000 {
@@ -148,7 +148,7 @@ func (f *purgeFleet) purgeWhileDown(t *testing.T) {
 		t.Fatalf("purge: %v\n%s", err, out)
 	}
 	stop, ended := make(chan struct{}), make(chan string, 1)
-	go func() { // ask from the first moment at which nyc1 accepts connections
+	go func() { // send requests from the first moment at which nyc1 accepts connections
 		bad := ""
 		for {
 			select {
@@ -175,7 +175,7 @@ func (f *purgeFleet) purgeWhileDown(t *testing.T) {
 	}
 }
 
-// count is how often a path was asked for.
+// count returns how often a path was requested.
 func (o *countingOrigin) count(path string) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -54,7 +54,7 @@ func writeDeployed(t *testing.T) string {
 	return filepath.Join(dir, "fleet.yaml")
 }
 
-// A node gets the secrets of its roles, below /etc/kaiku, and no other.
+// A node gets the secrets of its roles and no others, below /etc/kaiku.
 func TestDeployNodes(t *testing.T) {
 	fleetFile := writeDeployed(t)
 	f, _, err := config.Load(fleetFile)
@@ -118,7 +118,7 @@ func TestDeployNodes(t *testing.T) {
 	}
 }
 
-// Nodes are asked on their real listeners; the connection through SSH is left out.
+// Nodes are queried through their real listeners. Only the SSH connection is left out.
 func TestDeployFleetHealthy(t *testing.T) {
 	f, zones, err := config.Load(writeDeployed(t))
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// A control node may be restarted while the others are a majority, of five as of three.
+// A control node may restart while the others have a majority, of three nodes as of five.
 func TestDeployFleetSpare(t *testing.T) {
 	for _, all := range []int{3, 5} {
 		t.Run(fmt.Sprint(all), func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestDeployFleetSpare(t *testing.T) {
 				name := fmt.Sprintf("c%d", i+1)
 				testwait.Until(t, name+" can be spared", func() bool { err = spare(name); return err == nil })
 			}
-			// As many as may be lost are, and then none can be spared.
+			// The fleet loses as many nodes as it can, and then no other can be spared.
 			for i := range all / 2 {
 				stop[fmt.Sprintf("c%d", all-i)]()
 			}
@@ -60,13 +60,13 @@ func TestDeployFleetSpare(t *testing.T) {
 	}
 }
 
-// A control node that takes no connections is said not to.
+// A control node that accepts no connections gives ErrNoControl.
 func TestDeployFleetRefused(t *testing.T) {
 	f, _, err := config.Load(writeDeployed(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Node("hel1").Control.Listen = freeport.Addr(t) // which nobody is at
+	f.Node("hel1").Control.Listen = freeport.Addr(t) // nothing listens there
 	if err := os.WriteFile(f.LocalFile(f.Secrets.FleetKey), []byte(strings.Repeat("secret", 8)), 0o600); err != nil {
 		t.Fatal(err)
 	}

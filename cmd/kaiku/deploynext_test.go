@@ -12,8 +12,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// A first deploy ends with what is to be done at the registrar; one to machines that are known
-// already does not.
+// A first deploy ends with what to do at the registrar. A deploy to known machines does not.
 func TestDeployNext(t *testing.T) {
 	f, zones, err := config.Load(writeDeployed(t))
 	if err != nil {
@@ -48,7 +47,7 @@ Once the registry has them, this prints them:
 	}
 }
 
-// Listeners of new nodes that this machine can't connect to are told of.
+// A deploy names the listeners of new nodes that this machine can't connect to.
 func TestDeployUnreached(t *testing.T) {
 	f, _, err := config.Load(writeDeployed(t))
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// guarded are the file of a secret for a node, as a deploy to some nodes has it, and what the
-// deploy asks nodes with.
+// guarded returns the file of a secret as a deploy to some nodes has it, and the deployFleet with
+// which that deploy queries nodes.
 func guarded(t *testing.T, secret, text string, only ...string) (*deploy.File, *deployFleet) {
 	t.Helper()
 	fleetFile := writeDeployed(t)
@@ -45,8 +45,8 @@ func guarded(t *testing.T, secret, text string, only ...string) (*deploy.File, *
 	return nil, nil
 }
 
-// A deploy refuses a fleet key by which nodes would not know each other while it rolls, and leaves
-// credentials alone.
+// A deploy refuses a fleet key that would keep nodes from recognising each other while it rolls. It
+// leaves credentials alone.
 func TestDeployGuardsFleetKey(t *testing.T) {
 	keys := func(letters string) string {
 		text := ""
@@ -98,7 +98,7 @@ func TestDeployGuardsFleetKey(t *testing.T) {
 	}
 }
 
-// Nodes are asked with the tokens that they had, too; a changed token restarts nothing.
+// Nodes are queried with their old tokens too. A changed token restarts nothing.
 func TestDeployKnowsOldTokens(t *testing.T) {
 	f, d := guarded(t, "admin.token", "new\n")
 	if e := f.Effect(nil); e != deploy.Reload {

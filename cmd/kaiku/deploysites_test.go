@@ -16,7 +16,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// siteFleet is one edge with a site for each way that an origin may be.
+// siteFleet is one edge with a site for each state that an origin may be in.
 func siteFleet(t *testing.T) (config string, n *testNode, away *httptest.Server) {
 	t.Helper()
 	dir := t.TempDir()
@@ -43,14 +43,14 @@ nodes:
 	return config, n, away
 }
 
-// sitesOf asks an edge of this process for its sites.
+// sitesOf requests all sites from an edge in this process.
 func sitesOf(t *testing.T, fleetFile string) map[string]deploy.SiteAnswer {
 	t.Helper()
 	f, _, err := config.Load(fleetFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// that the edge does not have yet
+	// the edge does not have this site yet
 	f.Sites = append(f.Sites, config.Site{Name: "new", Hosts: []string{"new.example"}, Origin: f.Sites[0].Origin})
 	out := map[string]deploy.SiteAnswer{}
 	for _, a := range (&deployFleet{fleet: f}).Sites(t.Context(), "hel1", (&net.Dialer{}).DialContext) {
@@ -59,8 +59,8 @@ func sitesOf(t *testing.T, fleetFile string) map[string]deploy.SiteAnswer {
 	return out
 }
 
-// Each site is asked for through the edge, past what is stored, and what is wrong with its origin
-// is told with what to do about it.
+// Each site is requested through the edge, past its store. If something is wrong with the origin,
+// the answer says what to do about it.
 func TestDeployAsksForSites(t *testing.T) {
 	config, n, away := siteFleet(t)
 	runNode(t, config, "hel1")
@@ -96,7 +96,7 @@ func TestDeployAsksForSites(t *testing.T) {
 	}
 }
 
-// Sites are asked for over https once there is a certificate for them.
+// Sites are requested over https once they have a certificate.
 func TestDeployAsksForSitesByHTTPS(t *testing.T) {
 	config, _, _ := siteFleet(t)
 	text := readFile(t, config)

@@ -15,8 +15,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// keyFleet is a fleet of one name server, whose zone's parent it has too: the registrar's part is
-// the parent's zone file.
+// keyFleet is a fleet with one name server, which has a zone and its parent zone. A change at the
+// registrar is a change of the parent's zone file.
 type keyFleet struct {
 	t      *testing.T
 	dir    string
@@ -66,7 +66,7 @@ func (k *keyFleet) write(name, text string) {
 	}
 }
 
-// registrar has the parent have DS records.
+// registrar sets the parent's DS records.
 func (k *keyFleet) registrar(ds ...string) {
 	k.t.Helper()
 	k.write("test.zone", "$TTL 3600\n@ IN SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ IN NS ns1\nns1 IN A 127.0.0.1\n"+
@@ -76,7 +76,7 @@ func (k *keyFleet) registrar(ds ...string) {
 	}
 }
 
-// deploy has the name server take all files.
+// deploy makes the name server load all files.
 func (k *keyFleet) deploy() {
 	k.t.Helper()
 	f, zones, err := config.Load(filepath.Join(k.dir, "fleet.yaml"))
@@ -97,13 +97,13 @@ func (k *keyFleet) run(args ...string) string {
 	return out.String()
 }
 
-// ds is what kaiku dnssec ds prints.
+// ds returns what kaiku dnssec ds prints.
 func (k *keyFleet) ds() string {
 	k.t.Helper()
 	return k.run("dnssec", "ds", "example.test", "--config", filepath.Join(k.dir, "fleet.yaml"))
 }
 
-// step does a step at the time that the test is at, and wants a text in what it prints, or in its
+// step does a step at the test's current time. It expects the text want in the output or in the
 // error.
 func (k *keyFleet) step(step func(*keyStep) error, want string) {
 	k.t.Helper()
@@ -123,7 +123,7 @@ func (k *keyFleet) step(step func(*keyStep) error, want string) {
 	}
 }
 
-// status is what kaiku dnssec status prints, and whether it finds a fault.
+// status expects a text in what kaiku dnssec status prints, and a fault if bad is true.
 func (k *keyFleet) status(bad bool, want string) {
 	k.t.Helper()
 	var out bytes.Buffer
@@ -134,8 +134,7 @@ func (k *keyFleet) status(bad bool, want string) {
 	}
 }
 
-// TestDNSSECRollover goes through the replacement of a key. Before each step it tries to do it too
-// early, which must change nothing.
+// TestDNSSECRollover replaces a key. It also tries each step too early, which must change nothing.
 func TestDNSSECRollover(t *testing.T) {
 	t.Parallel()
 	k := newKeyFleet(t)
@@ -181,7 +180,7 @@ func TestDNSSECRollover(t *testing.T) {
 	k.step(rollover, "error: the parent's DS record is not of key")
 }
 
-// TestDNSSECLeave goes the way out.
+// TestDNSSECLeave takes a zone out of DNSSEC.
 func TestDNSSECLeave(t *testing.T) {
 	t.Parallel()
 	k := newKeyFleet(t)
@@ -201,7 +200,7 @@ func TestDNSSECLeave(t *testing.T) {
 	}
 }
 
-// TestDNSSECKeygenKeeps checks that no key is replaced by a new one.
+// TestDNSSECKeygenKeeps checks that keygen does not overwrite a key.
 func TestDNSSECKeygenKeeps(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "example.key")

@@ -9,10 +9,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// succeeds wants nothing of a command but that it doesn't fail.
+// succeeds only requires that a command does not fail.
 var succeeds = prints()
 
-// initFleet and the others are the commands that README.md and deploy.md have both.
+// initFleet and the others are commands that README.md and deploy.md share.
 var (
 	initFleet = prints(`^wrote fleet/fleet\.yaml$`, `^wrote fleet/example\.com\.zone$`, `^wrote fleet/fleet\.key$`,
 		`^wrote fleet/admin\.token$`)
@@ -53,7 +53,7 @@ func deployRows() []docRow {
 		{begins: "kaiku init", alone: true, lines: []docCheck{initFleet, checkFleet}},
 		{begins: "kaiku explain dns", alone: true, lines: []docCheck{explainDNS}},
 		{begins: "kaiku deploy", lines: []docCheck{dryRun, deployAll}},
-		// once name servers found the edges healthy
+		// once name servers have found the edges healthy
 		{begins: "dig @203.0.113.10", lines: []docCheck{soon(`^203\.0\.113\.10$`), soon(`^198\.51\.100\.20$`)}},
 		{begins: "dig NS", lines: []docCheck{
 			prints(`^ns1\.example\.com\.$`, `^ns2\.example\.com\.$`),
@@ -140,7 +140,7 @@ func makesKey(t *testing.T, s *docShell, command, _ string) {
 	}
 }
 
-// isSignedZone checks that a fleet file takes a part with a zone that has a key.
+// isSignedZone checks that a part with a signed zone is valid in a fleet file.
 func isSignedZone(t *testing.T, s *docShell, text string) {
 	s.run(t, "kaiku dnssec keygen example.com.key")
 	zone := "$TTL 300\n@ SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ NS ns1\nns1 A 203.0.113.10\n"
@@ -159,7 +159,7 @@ func isFleet(roles string) func(t *testing.T, s *docShell, text string) {
 	}
 }
 
-// isFleetFile checks that a fleet file takes a part that a document shows.
+// isFleetFile checks that a part that a document shows is valid in a fleet file.
 func isFleetFile(t *testing.T, s *docShell, text string) {
 	f := "sites: [{ name: www, hosts: [www.example.com], origin: { servers: [\"http://127.0.0.1:8000\"] } }]\n" +
 		"nodes: { hel1: { roles: [edge], location: [60.17, 24.94], addresses: [203.0.113.10] } }\n"
@@ -170,8 +170,8 @@ func isFleetFile(t *testing.T, s *docShell, text string) {
 	prints(`is fine(, with [0-9]+ warnings?)?: 1 site, 1 node`)(t, s, "kaiku check --config part.yaml", "")
 }
 
-// isWhatDeployWrites checks that a deploy sets the settings of the kernel that a command sets,
-// which would be those of the machine that the test runs on.
+// isWhatDeployWrites checks that a deploy sets the same kernel settings as a command. It does not
+// run the command, which would change the machine of the test.
 func isWhatDeployWrites(t *testing.T, _ *docShell, text string) {
 	n := deploy.Node{Name: "hel1", Service: deploy.Service{}}
 	files, err := n.Units()
@@ -196,9 +196,9 @@ func performanceRows() []docRow {
 	return []docRow{{begins: "make bench", alone: true, lines: []docCheck{takesFlags, takesFlags}}}
 }
 
-// takesFlags checks that a command of make leads to a program that takes its flags, without running
-// it, as it takes a quarter of an hour: `make -n` prints the program's command line, and -list has
-// it print its cases.
+// takesFlags checks that a make command runs a program that accepts its flags. It does not run the
+// benchmark, which takes a quarter of an hour: `make -n` prints the program's command line, and
+// -list makes the program print its cases.
 func takesFlags(t *testing.T, s *docShell, command, _ string) {
 	root, err := filepath.Abs("../..")
 	if err != nil {

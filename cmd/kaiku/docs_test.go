@@ -23,12 +23,12 @@ func TestTheExampleInDocsLoads(t *testing.T) {
 	}
 }
 
-// Every block of README.md and docs/*.md has a row here, and every row a block. A row is made of
-// the text that the block begins with and a check for each command in it.
+// Every block of README.md and docs/*.md has a row here, and every row has a block. A row has the
+// text with which the block begins, and a check for each command in it.
 //
-// Rows with alone need nothing but kaiku, and `make test` runs them. `make test-real` runs all rows
-// of a document in their order, in the lab of real_docs_test.go, where the addresses and names of
-// the documents exist. Commands run as they stand there, but for what docShell.replace changes.
+// Rows with alone need only kaiku, and `make test` runs them. `make test-real` runs all rows of a
+// document in order, in the lab of real_docs_test.go, where the documents' addresses and names
+// exist. Commands run as they are written, except for what docShell.replace changes.
 func docRows() map[string][]docRow {
 	return map[string][]docRow{
 		"README.md":           readmeRows(),
@@ -50,8 +50,8 @@ type docRow struct {
 	text   func(t *testing.T, s *docShell, text string) // for a block that is not commands
 }
 
-// docCheck runs a command and checks what it prints. A check of a command whose output the document
-// shows is given that.
+// docCheck runs a command and checks its output. shown is the output that the document shows, if
+// any.
 type docCheck func(t *testing.T, s *docShell, command, shown string)
 
 // docBlock is an indented or fenced block of a document.
@@ -164,18 +164,18 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
-// docShell is where the commands of a document run.
+// docShell runs the commands of a document.
 type docShell struct {
 	dir     string // the current directory
-	bin     string // what it has comes first in PATH
+	bin     string // the first folder in PATH
 	env     []string
-	replace *strings.Replacer // what the test has instead of what the document says
+	replace *strings.Replacer // replaces texts of the document for the test
 	on      string            // the node where commands run; "" is this machine
-	failed  bool              // a command did
-	atEnd   func(func())      // has a function called when the document is done
+	failed  bool              // a command has failed
+	atEnd   func(func())      // registers a function to call at the end of the document
 }
 
-// newDocShell makes one in an empty folder, with kaiku in PATH.
+// newDocShell returns a shell in an empty folder, with kaiku in PATH.
 func newDocShell(t *testing.T, kaiku string) *docShell {
 	t.Helper()
 	s := &docShell{dir: t.TempDir(), bin: t.TempDir(), replace: strings.NewReplacer(), atEnd: t.Cleanup}
@@ -202,12 +202,12 @@ func (s *docShell) runBlock(t *testing.T, doc string, b docBlock, row docRow) {
 		}
 	})
 	if s.failed {
-		t.FailNow() // the next ones build on it
+		t.FailNow() // later commands depend on this one
 	}
 }
 
-// command is a command line, run where the row says. A folder that it changes to is where the next
-// ones run.
+// command returns a command that runs where the row says. If the line changes the folder, later
+// commands run there.
 func (s *docShell) command(line string) *exec.Cmd {
 	folder := filepath.Join(s.bin, ".folder")
 	if s.on != "" {
@@ -250,8 +250,8 @@ func (s *docShell) try(line string) (string, error) {
 	return out.String(), err
 }
 
-// prints wants a command to succeed, and what it prints to match each pattern. In patterns, ^ and $
-// are the ends of lines, and letters match whatever their case.
+// prints requires that a command succeeds and that its output matches each pattern. In patterns, ^
+// and $ match at line ends, and case does not matter.
 func prints(patterns ...string) docCheck {
 	return func(t *testing.T, s *docShell, command, _ string) {
 		t.Helper()
@@ -262,9 +262,9 @@ func prints(patterns ...string) docCheck {
 	}
 }
 
-// unmatched is the first pattern that does not match; "" if all do.
+// unmatched returns the first pattern that does not match, or "".
 func unmatched(out string, patterns []string) string {
-	out = strings.ReplaceAll(out, "\r\n", "\n") // a terminal's
+	out = strings.ReplaceAll(out, "\r\n", "\n") // from a terminal
 	for _, p := range patterns {
 		if !regexp.MustCompile("(?mi)" + p).MatchString(out) {
 			return p
@@ -273,8 +273,7 @@ func unmatched(out string, patterns []string) string {
 	return ""
 }
 
-// soon is prints for what takes a while after the command before: it repeats the command for a
-// minute.
+// soon is prints for something that takes a while: it repeats the command for up to a minute.
 func soon(patterns ...string) docCheck {
 	return func(t *testing.T, s *docShell, command, _ string) {
 		t.Helper()
@@ -292,7 +291,7 @@ func soon(patterns ...string) docCheck {
 	}
 }
 
-// twice runs a command two times, and wants the outputs to match.
+// twice runs a command two times. Each output must match its pattern.
 func twice(firstPattern, secondPattern string) docCheck {
 	return func(t *testing.T, s *docShell, command, _ string) {
 		t.Helper()
@@ -301,7 +300,7 @@ func twice(firstPattern, secondPattern string) docCheck {
 	}
 }
 
-// onTerminal runs the command on a terminal, where somebody types these lines.
+// onTerminal runs the command on a terminal, and types these lines.
 func (c docCheck) onTerminal(typed string) docCheck {
 	return func(t *testing.T, s *docShell, command, shown string) {
 		t.Helper()
@@ -309,7 +308,7 @@ func (c docCheck) onTerminal(typed string) docCheck {
 	}
 }
 
-// asShown wants a command to print what the document shows.
+// asShown requires that a command prints what the document shows.
 func asShown(t *testing.T, s *docShell, command, shown string) {
 	t.Helper()
 	if shown == "" {
@@ -320,8 +319,8 @@ func asShown(t *testing.T, s *docShell, command, shown string) {
 	}
 }
 
-// steady is an output without what is different each time, or would be if another purge came
-// before: times, durations, the sequences of purges, and the widths of columns.
+// steady removes what differs between runs, or after another purge, from an output: times,
+// durations, purge sequences, and column widths.
 func steady(out string) string {
 	out = regexp.MustCompile(`("sequence":|sequence |"id":"|"(?:front|product-17)":")\d+`).ReplaceAllString(out,
 		"${1}N")
@@ -330,7 +329,7 @@ func steady(out string) string {
 	return strings.TrimSpace(regexp.MustCompile(` +`).ReplaceAllString(out, " "))
 }
 
-// then runs another command once the check is done, and checks that one too.
+// then runs another command after the check, and checks that one too.
 func (c docCheck) then(next docCheck, command string) docCheck {
 	return func(t *testing.T, s *docShell, line, shown string) {
 		t.Helper()
@@ -339,7 +338,7 @@ func (c docCheck) then(next docCheck, command string) docCheck {
 	}
 }
 
-// stays starts a command that runs until the test ends, and waits until it takes connections.
+// stays starts a command that runs until the test ends, and waits until addr accepts connections.
 func stays(addr string) docCheck {
 	return func(t *testing.T, s *docShell, command, _ string) {
 		t.Helper()

@@ -9,7 +9,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// What is to be done about a failure is told where it is this URL's, or the server is not used now.
+// A hint is printed if the failure is this URL's, or if the server is not used now.
 func TestExplainHints(t *testing.T) {
 	failure := &origin.Failure{Error: "connection refused", Hint: "start it"}
 	for _, c := range []struct {

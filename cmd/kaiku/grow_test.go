@@ -16,8 +16,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// roll brings a fleet file to the nodes in the order in which a deploy does: members, then new
-// control nodes, then those that are removed.
+// roll brings a fleet file to the nodes in the order of a deploy: members, then new control nodes,
+// then removed ones.
 func (f *rotatedFleet) roll(from []string, control ...string) {
 	f.t.Helper()
 	text := f.read(f.config)
@@ -70,8 +70,8 @@ func (f *rotatedFleet) roll(from []string, control ...string) {
 	}
 }
 
-// One control node becomes three and one again, under purges: none that was acknowledged is lost,
-// their sequences go on, and no edge takes everything as stale.
+// One control node becomes three and one again, under load. No acknowledged purge is lost, their
+// sequences continue, and no edge marks everything as stale.
 func TestControlPlaneUnderPurges(t *testing.T) {
 	f := newRotatedFleet(t, 1)
 	kept := func() {

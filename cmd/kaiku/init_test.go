@@ -20,7 +20,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// runInit runs init with these answers and flags, and returns what it prints.
+// runInit runs init with answers and flags, and returns what it prints.
 func runInit(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()
 	cmd := initCommand()
@@ -79,7 +79,7 @@ func TestInit(t *testing.T) {
 			if !strings.Contains(out, "\nnext: kaiku check "+fleetFile+"\n") {
 				t.Errorf("it does not tell what is next:\n%s", out)
 			}
-			// A second time nothing is overwritten.
+			// A second run overwrites nothing.
 			before, _ := os.ReadFile(filepath.Join(dir, "fleet.key"))
 			if _, err := runInit(t, c.stdin, append(c.args, "--no-origin-check", "--dir", dir)...); err == nil ||
 				err.Error() != fmt.Sprintf("init: %[1]s is there already: edit it and run kaiku check %[1]s, or give another --dir", fleetFile) {
@@ -92,7 +92,7 @@ func TestInit(t *testing.T) {
 	}
 }
 
-// By flags, a bad value ends it; each tells what is wanted.
+// A bad value in a flag is an error that says what is wanted.
 func TestInitRefuses(t *testing.T) {
 	rest := []string{"--domain", "example.com", "--origin", "http://a.example"}
 	for _, c := range []struct {
@@ -147,7 +147,8 @@ func TestInitRefuses(t *testing.T) {
 	}
 }
 
-// A fleet that can't work is written, for its owner to correct; init fails and tells no next step.
+// init writes a fleet that can't work, for the operator to correct. Then it fails, and prints no
+// next step.
 func TestInitChecksTheFiles(t *testing.T) {
 	dir := t.TempDir()
 	out, err := runInit(t, "", "--domain", "example.com", "--origin", "http://203.0.113.10", "--node",
@@ -160,7 +161,7 @@ func TestInitChecksTheFiles(t *testing.T) {
 	}
 }
 
-// A bad answer is asked for again, and nothing that was answered before is lost.
+// After a bad answer, init asks again and keeps the earlier answers.
 func TestInitAsksAgain(t *testing.T) {
 	dir := t.TempDir()
 	answers := []string{"www.example.com", "example.com", "", "ftp://x.example", "https://example.com",
@@ -213,8 +214,6 @@ func TestInitAsksAgain(t *testing.T) {
 	}
 }
 
-// The origin is asked as an edge would ask it, and what it answers is told in plain words. None of
-// it keeps the files from being written.
 // respond returns a handler that gives one response. HERE in a field is the origin's own URL.
 func respond(status int, header map[string]string, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -227,8 +226,9 @@ func respond(status int, header map[string]string, body string) http.HandlerFunc
 	}
 }
 
-// originAnswers are answers of an origin, what init prints about them, and a part of the fleet file
-// that it writes.
+// originAnswers has responses of an origin, what init prints about them, and a part of the fleet
+// file that it writes. init queries the origin as an edge does. Whatever the origin answers, init
+// writes the files.
 var originAnswers = []struct {
 	name    string
 	handler http.HandlerFunc
@@ -323,8 +323,8 @@ func initFor(t *testing.T, origin string, wants []string, file string) {
 	}
 }
 
-// initTrusted runs init in a process that trusts the test's authority: it prints until when the
-// origin's certificate is valid.
+// initTrusted runs init in a process that trusts the test's authority. The output has the expiry of
+// the origin's certificate.
 func initTrusted(t *testing.T, certs string) {
 	self, err := os.Executable()
 	if err != nil {

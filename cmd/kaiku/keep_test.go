@@ -21,7 +21,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// keeping is a name server of two zones, in a folder of its own, that is started and stopped.
+// keeping is a name server with two zones and a folder of its own, which can be restarted.
 type keeping struct {
 	t          *testing.T
 	dir        string
@@ -61,7 +61,7 @@ func (k *keeping) zone(name, records string) {
 		records)
 }
 
-// start runs the node until stop is called, and waits until its copies are as they should be.
+// start runs the node until stop is called. It waits until the copies are as expected.
 func (k *keeping) start(copies bool) (stop func()) {
 	k.t.Helper()
 	k.log = new(logLines)
@@ -88,13 +88,13 @@ func (k *keeping) start(copies bool) (stop func()) {
 	return stop
 }
 
-// answers reports whether a name has an address; "" is none.
+// answers reports whether a name has an address; "" means no address.
 func (k *keeping) answers(name, want string) bool {
 	got, _ := geodns.Lookup(k.t.Context(), k.dns, name, netip.MustParsePrefix("203.0.113.0/24"))
 	return want == "" && len(got) == 0 || len(got) == 1 && got[0].String() == want
 }
 
-// faults are what status tells.
+// faults returns the faults that status shows.
 func (k *keeping) faults() string {
 	k.t.Helper()
 	resp, err := http.Get("http://" + k.admin + "/v1/status")
@@ -109,8 +109,8 @@ func (k *keeping) faults() string {
 	return strings.Join(st.Faults, "\n")
 }
 
-// wants waits for answers, and looks at what is told of faults: by status, in the log, in kaiku
-// status and to systemd.
+// wants waits for answers. It checks where faults are reported: in the status, in the log, in
+// `kaiku status` and to systemd.
 func (k *keeping) wants(step string, answers map[string]string, faults ...string) {
 	k.t.Helper()
 	for name, want := range answers {
@@ -133,8 +133,8 @@ func (k *keeping) wants(step string, answers map[string]string, faults ...string
 	}
 }
 
-// A name server starts with the last good copy of what is damaged, answers all else as it is, and
-// says so.
+// A name server starts with the last good copy of a damaged file, answers everything else as usual,
+// and reports the fault.
 func TestStartWithDamagedFiles(t *testing.T) {
 	k := newKeeping(t)
 	stop := k.start(true)
@@ -171,7 +171,7 @@ func TestStartWithDamagedFiles(t *testing.T) {
 	stop()
 }
 
-// A zone of which there is no good copy is left out, unless nothing would be answered then.
+// A zone without a good copy is left out, unless the name server would then answer nothing.
 func TestStartWithoutCopies(t *testing.T) {
 	k := newKeeping(t)
 	k.write("copies/zones/a.example.tar", "damaged as well")
@@ -198,8 +198,8 @@ func TestStartWithoutCopies(t *testing.T) {
 	}
 }
 
-// Copies of zones that the fleet file no longer has are removed; a folder that can't be written to
-// is warned of, and stops nothing.
+// Copies of zones that the fleet file no longer has are deleted. If the folder is not writable, the
+// name server logs a warning and runs on.
 func TestCopiesOfOtherZones(t *testing.T) {
 	k := newKeeping(t)
 	k.write("copies/zones/old.example.tar", "")
@@ -219,8 +219,8 @@ func TestCopiesOfOtherZones(t *testing.T) {
 	stop()
 }
 
-// A zone may have a name of RFC 2317 section 4. It is answered as any other, and its copy is a file
-// like the others.
+// A zone may have a name as in RFC 2317, section 4. It is answered like any other, and its copy is
+// a normal file.
 func TestZoneOfRFC2317(t *testing.T) {
 	k := newKeeping(t)
 	k.zone("b", "1 PTR www.a.example.\n")
