@@ -17,7 +17,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// What the journal gets begins with its priority and has no time; each is a line in one piece.
+// In the journal, each record is one line that begins with its priority and has no time.
 func TestJournal(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "journal")
 	out, err := os.Create(file)
@@ -47,14 +47,14 @@ func TestJournal(t *testing.T) {
 			t.Errorf("%v is %s, want %s", l, priority(l), p)
 		}
 	}
-	t.Setenv("JOURNAL_STREAM", "1:1") // of another process
+	t.Setenv("JOURNAL_STREAM", "1:1") // another process's
 	if toJournal(out) {
 		t.Error("what goes elsewhere is taken for the journal's")
 	}
 }
 
-// The level and the format are those of the fleet file, and change with it. A level on the command
-// line comes before that.
+// Level and format come from the fleet file, and change with it. A level on the command line
+// overrides it.
 func TestLogSettings(t *testing.T) {
 	var out strings.Builder
 	log := newLog(&out)
@@ -91,8 +91,7 @@ func TestLogSettings(t *testing.T) {
 	}
 }
 
-// A command has a level of its own where the command line gives none: the demo logs no more than
-// warnings.
+// A command has a default level of its own: the demo logs only warnings and errors.
 func TestLogFlag(t *testing.T) {
 	for _, c := range []struct {
 		byDefault, args, want string

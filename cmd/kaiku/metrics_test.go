@@ -19,14 +19,14 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// metricSet are metrics by name, with their labels.
+// metricSet has metrics by name, with their labels.
 type metricSet map[string]map[string]bool
 
 var sampleRE = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? `)
 
-// exposed are the metrics of a node that does all, after each thing was seen that they count by
-// labels: requests to an origin that answers and to one that doesn't, queries, probes. Nothing is
-// taken from declarations.
+// exposed returns the metrics of a running node that has all roles. Before, it makes the node see
+// everything that has a label of its own: requests to an origin that answers and to one that
+// doesn't, DNS queries, and health checks. It reads no declarations.
 func exposed(t *testing.T) metricSet {
 	t.Helper()
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -103,7 +103,7 @@ secrets: { fleet_key: fleet.key }
 	return out
 }
 
-// askAddress asks for an A record over TCP.
+// askAddress queries a name server for an A record over TCP.
 func askAddress(t *testing.T, addr, name string) {
 	t.Helper()
 	q := []byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
@@ -124,7 +124,7 @@ func askAddress(t *testing.T, addr, name string) {
 	}
 }
 
-// Words of PromQL that are no metrics.
+// Words of PromQL that are not metrics.
 var promWords = strings.Fields("sum min max avg count rate increase histogram_quantile scalar by without on ignoring and or unless bool offset group_left group_right label_values")
 
 var (
@@ -135,14 +135,14 @@ var (
 	promLabel    = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)\s*(?:=~|!~|!=|=)`)
 )
 
-// ofPrometheus are labels and metrics that Prometheus adds.
+// Labels and metrics that Prometheus adds.
 var (
 	labelsOfPrometheus  = []string{"instance", "job"}
 	metricsOfPrometheus = []string{"up"}
 )
 
-// wantMetrics checks the metrics of an expression, and their labels. It returns the labels that its
-// series may have.
+// want checks that the metrics of an expression and their labels exist. It returns the labels that
+// its series may have.
 func (have metricSet) want(t *testing.T, where, expr string) []string {
 	t.Helper()
 	labels := slices.Clone(labelsOfPrometheus)
@@ -180,7 +180,7 @@ func (have metricSet) want(t *testing.T, where, expr string) []string {
 	return labels
 }
 
-// Every metric that the dashboard, the alerts and the documents name is told by a running node.
+// A running node exposes every metric that the dashboard, the alerts and the documents name.
 func TestMetricsExist(t *testing.T) {
 	have := exposed(t)
 	var dashboard struct {

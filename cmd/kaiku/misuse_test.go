@@ -44,8 +44,8 @@ func TestExitCodesOfMisuse(t *testing.T) {
 	}
 }
 
-// contract writes the fleet file and the zone of config's tests to a folder, with a part of the
-// fleet file replaced, and returns the fleet file's path.
+// contract writes the fleet file and zone of package config's tests to a folder, with one text of
+// the fleet file replaced. It returns the fleet file's path.
 func contract(t *testing.T, from, to string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Every flag that takes a node refuses one that is not there, with those that are.
+// Every flag for a node refuses an unknown one, and lists the known ones.
 func TestUnknownNode(t *testing.T) {
 	config := writeDeployed(t)
 	for _, args := range [][]string{
@@ -21,7 +21,7 @@ func TestUnknownNode(t *testing.T) {
 	} {
 		for _, name := range []string{"nosuch", ""} {
 			if name == "" && (args[0] == "deploy" || args[0] == "health") {
-				continue // all nodes, or this machine
+				continue // it means all nodes, or this machine
 			}
 			_, err := command(t, append(args, name, "--config", config)...)
 			if err == nil || exitCode(err) != 2 || !strings.Contains(err.Error(), "it has hel1, ns1") {

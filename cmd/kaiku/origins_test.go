@@ -25,8 +25,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// writeCertificates writes a certificate authority to ca.pem of a folder, and certificates of it to
-// NAME.pem and NAME.key.
+// writeCertificates writes a certificate authority to ca.pem in a folder, and certificates from it
+// to NAME.pem and NAME.key.
 func writeCertificates(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	key := func() *ecdsa.PrivateKey {
@@ -70,8 +70,8 @@ func writeCertificates(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// secureOrigin starts an https origin whose certificate, NAME.pem of a folder, is for one name
-// alone. It answers with what it was sent. It returns its URL by the name localhost.
+// secureOrigin starts an https origin with the certificate NAME.pem, which is valid for one name
+// only. It answers with what it received. secureOrigin returns its URL with the host localhost.
 func secureOrigin(t *testing.T, dir, name string) string {
 	t.Helper()
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key"))
@@ -106,7 +106,7 @@ func listens(t *testing.T, addr string) {
 	})
 }
 
-// getFrom asks an edge at an address for a page of a host.
+// getFrom requests a page of a host from the edge at an address.
 func getFrom(t *testing.T, addr, host, path string) (status int, body string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+addr+path, nil)
@@ -126,8 +126,8 @@ func getFrom(t *testing.T, addr, host, path string) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-// An https origin whose certificate is for its own name alone works as it is, and host and sni
-// change what it is sent.
+// An https origin whose certificate is valid only for its own name works by default. host and sni
+// change what it receives.
 func TestSecureOriginByName(t *testing.T) {
 	dir := t.TempDir()
 	writeCertificates(t, dir, "localhost", "other.test")
@@ -174,8 +174,8 @@ edge: { http: %[3]q, admin: %[4]q, data: %[5]q, disk: 128MiB, memory: 16MiB }
 	}
 }
 
-// The edges of a region and the shield tell each other what the client asked for, and the origin
-// its own name.
+// The edges of a region and the shield pass on the client's host to each other. The origin gets its
+// own name.
 func TestRegionOfSecureOrigin(t *testing.T) {
 	dir := t.TempDir()
 	writeCertificates(t, dir, "localhost")
@@ -191,7 +191,7 @@ func TestRegionOfSecureOrigin(t *testing.T) {
 	}
 }
 
-// The same by flags alone, in a process whose system trusts the origin's authority.
+// The same with flags only, in a process whose system trusts the origin's authority.
 func TestEdgeOfSecureOrigin(t *testing.T) {
 	dir := t.TempDir()
 	writeCertificates(t, dir, "localhost")
@@ -225,8 +225,8 @@ func TestEdgeOfSecureOrigin(t *testing.T) {
 	}
 }
 
-// A site's only server, without health checks, that is not there: status and metrics tell so, and
-// that it is back with its first answer.
+// A site has one server without health checks, which is down. Status and metrics show that, and
+// they show that it is up again after its first response.
 func TestDeadOriginLooksDead(t *testing.T) {
 	dir := t.TempDir()
 	web, admin, addr := freeport.Addr(t), freeport.Addr(t), freeport.Addr(t)
@@ -263,7 +263,7 @@ edge: { http: %q, admin: %q, data: %q, disk: 128MiB, memory: 16MiB }
 	}
 	o := &httptest.Server{Listener: l,
 		Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Cache-Control", "max-age=60") // so that a client has the end of it after the edge has
+			w.Header().Set("Cache-Control", "max-age=60") // makes the edge store it, so the client sees the end only after the edge has
 			_, _ = io.WriteString(w, "hello")
 		})}}
 	o.Start()

@@ -12,7 +12,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// viaOwner finds a path for which the node asks another edge, and has both store it.
+// viaOwner finds a path for which the node fetches from another edge, and makes both store it.
 func (n *testNode) viaOwner(t *testing.T, other string) (path string) {
 	tries := 0
 	testwait.Until(t, "a path is found that "+other+" owns", func() bool {
@@ -24,8 +24,8 @@ func (n *testNode) viaOwner(t *testing.T, other string) (path string) {
 	return path
 }
 
-// Two edges of a region, and two soft purges while the origin takes its time: who asks after the
-// second at the edge that does not own the URL gets what is from after it, and so it is stored.
+// Two soft purges come while the origin is slow. A request after the second one, to an edge that
+// does not own the URL, gets and stores a response from after that purge.
 func TestSoftPurgeOvertakesTheOwner(t *testing.T) {
 	t.Parallel()
 	var version, asked atomic.Int64
@@ -60,7 +60,7 @@ func TestSoftPurgeOvertakesTheOwner(t *testing.T) {
 	version.Store(1)
 	nodes["eu2"].purge(t, soft)
 	ask()
-	for range paths { // those from before the purge still wait
+	for range paths { // the requests from before the purge still wait
 		if got := <-answers; got.body != "1" {
 			t.Errorf("%s: version %s after the second purge", got.path, got.body)
 		}
@@ -80,8 +80,8 @@ func TestSoftPurgeOvertakesTheOwner(t *testing.T) {
 	}
 }
 
-// What another edge serves stale after a soft purge, as the origin fails, is not stored as new:
-// neither a response nor its confirmation.
+// If the origin fails after a soft purge, an edge does not store another edge's stale response as
+// fresh, and neither its confirmation.
 func TestSoftPurgedAnswerOfAPeer(t *testing.T) {
 	t.Parallel()
 	var version atomic.Int64

@@ -29,23 +29,23 @@ import (
 	"github.com/letsencrypt/pebble/v2/wfe"
 )
 
-// testCA is Let's Encrypt's Pebble, in process.
+// testCA is Let's Encrypt's test authority Pebble, in this process.
 type testCA struct {
 	directory string         // URL
-	roots     string         // file: the authority of the directory's own certificate
-	pool      *x509.CertPool // of what is issued
+	roots     string         // file with the authority of the directory's own certificate
+	pool      *x509.CertPool // authority of the issued certificates
 	root      []byte         // the same, as PEM
 	handler   http.Handler   // of the ACME API
 	manage    http.Handler
-	orders    atomic.Int64 // that were begun
-	down      atomic.Bool  // it answers 503
+	orders    atomic.Int64 // number of orders
+	down      atomic.Bool  // it answers everything with 503
 
 	mu       sync.Mutex
 	finalize func() // called before an order is finalized
 }
 
-// newCA starts one that looks names up at a DNS server, and challenges at these ports. A third of
-// all nonces are refused.
+// newCA starts an authority. It resolves names at a DNS server, and validates challenges at the
+// given ports. It refuses a third of all nonces.
 func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 	t.Helper()
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
@@ -107,7 +107,7 @@ func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 	return c
 }
 
-// impatient wants to be asked for renewal information again at once.
+// impatient makes the client ask for renewal information again soon.
 type impatient struct{ http.ResponseWriter }
 
 // WriteHeader changes the header block.
@@ -122,14 +122,14 @@ func (w *impatient) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// onFinalize has f called before each order is finalized.
+// onFinalize makes the authority call f before it finalizes an order.
 func (c *testCA) onFinalize(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.finalize = f
 }
 
-// wantRenewed has the authority say that a certificate is to be renewed now.
+// wantRenewed makes the authority say that a certificate is to be renewed now.
 func (c *testCA) wantRenewed(t *testing.T, cert *x509.Certificate) {
 	t.Helper()
 	now := time.Now()
@@ -144,15 +144,15 @@ func (c *testCA) wantRenewed(t *testing.T, cert *x509.Certificate) {
 		t.Fatal(err)
 	}
 	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/set-renewal-info/", bytes.NewReader(body))
-	r.Header.Set("User-Agent", "kaiku-test") // it takes nothing without
+	r.Header.Set("User-Agent", "kaiku-test") // the authority requires one
 	c.manage.ServeHTTP(w, r)
 	if w.Code != http.StatusOK {
 		t.Fatalf("set the renewal information: %d %s", w.Code, w.Body)
 	}
 }
 
-// shown is the certificate that an edge shows for a name, if the authority issued it; nil if there
-// is none yet.
+// shown returns the certificate that an edge has for a name, or nil if it has none from this
+// authority yet.
 func (c *testCA) shown(addr, name string) *x509.Certificate {
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", addr,
 		&tls.Config{ServerName: name, RootCAs: c.pool})

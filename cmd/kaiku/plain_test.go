@@ -14,7 +14,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// What a node says of itself and of others does not speak to the operator's terminal.
+// Texts from a node can't send control characters to the operator's terminal.
 func TestHostileNodeOnTerminal(t *testing.T) {
 	const evil = "\x1b]0;owned\x07\x1b[2J\u009b31m\rall is well"
 	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +59,7 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// failing takes nothing.
+// failing fails every write.
 type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, errors.New("full") }

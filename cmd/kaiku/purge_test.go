@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A purge that looks like a pattern would succeed and remove nothing, so it is refused before any
-// edge is asked.
+// A purge that looks like a pattern would succeed and purge nothing. It is refused before any edge
+// is queried.
 func TestPurgeRefusesPatterns(t *testing.T) {
 	for _, c := range []struct{ args, says string }{
 		{"http://www.example.com/*", "use --prefix http://www.example.com/"},

@@ -24,32 +24,32 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// checkedPaths is how many paths a purgeCheck has, in three kinds that follow each other.
+// checkedPaths is the number of paths of a purgeCheck. Neighbouring paths have the same kind.
 const checkedPaths = 6
 
-// kindsOfCheck are the Cache-Control of the kinds.
+// kindsOfCheck has the Cache-Control of each kind.
 var kindsOfCheck = []string{
 	"max-age=1000, must-revalidate", "max-age=1000", "max-age=1000, stale-while-revalidate=1000",
 }
 
-// perPath is a version of each path.
+// perPath has a version for each path.
 type perPath [checkedPaths]atomic.Int64
 
-// purgeCheck holds edges to what purges promise: once an edge is told of as having applied a purge,
-// it answers with no version from before the purge was asked for.
+// purgeCheck checks the promise of purges: an edge that is reported to have applied a purge serves
+// no version from before the purge was requested.
 type purgeCheck struct {
 	t        *testing.T
 	nodes    map[string]*testNode
 	versions perPath // of the origin
-	// hard and soft are what each edge may answer with at least, after purges of the kind.
+	// hard and soft have the oldest version that each edge may serve after purges of that kind.
 	hard, soft map[string]*perPath
 
 	answers, purges, stale atomic.Int64
 	broken                 atomic.Int64
 }
 
-// TestPurgesHold runs requests and purges at random against a region with its shield and a control
-// node. KAIKU_PURGE_CHECK is for how long, and KAIKU_PURGE_SEED repeats the choices of a run.
+// TestPurgesHold sends random requests and purges to a region with a shield and a control node.
+// KAIKU_PURGE_CHECK sets how long. KAIKU_PURGE_SEED repeats the choices of a run.
 func TestPurgesHold(t *testing.T) {
 	t.Parallel()
 	d, err := time.ParseDuration(cmp.Or(os.Getenv("KAIKU_PURGE_CHECK"), "5s"))
@@ -98,9 +98,9 @@ func (c *purgeCheck) start() {
 	}
 }
 
-// startPurgedRegion starts a control node, and edges of one region and of us1, in front of an
-// origin of which the fleet file may say more. They trust what they have, and ask each other, when
-// it returns.
+// startPurgedRegion starts a control node, the edges of a region, and us1. more is added to the
+// origin in the fleet file. When it returns, the edges trust their caches and fetch from each
+// other.
 func startPurgedRegion(t *testing.T, answer http.HandlerFunc, more string, names ...string) map[string]*testNode {
 	t.Helper()
 	dir := t.TempDir()
@@ -127,7 +127,7 @@ nodes:
 	config := filepath.Join(dir, "fleet.yaml")
 	writeFiles(t, dir, map[string]string{"fleet.yaml": text, "fleet.key": regionKey})
 	stops := []func(){runNode(t, config, "c1")}
-	t.Cleanup(func() { // all at the same time, as none waits for another then
+	t.Cleanup(func() { // at the same time, so that none waits for another
 		var work sync.WaitGroup
 		for _, stop := range stops {
 			work.Go(stop)
@@ -153,7 +153,7 @@ nodes:
 	tries := 0
 	for name, n := range nodes {
 		for _, other := range names {
-			if name == other || name == "us1" { // the shield asks the origin
+			if name == other || name == "us1" { // the shield fetches from the origin
 				continue
 			}
 			testwait.Until(t, name+" asks "+other, func() bool {
@@ -166,7 +166,7 @@ nodes:
 	return nodes
 }
 
-// ask asks for a path, and returns the answer and its body.
+// ask requests a path. It returns the response and its body.
 func (n *testNode) ask(t *testing.T, path string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+n.http+path, nil)
@@ -204,7 +204,7 @@ func (n *testNode) purge(t *testing.T, body string) {
 	}
 }
 
-// origin answers with the version that a path had when the request came, some time later.
+// origin answers after a delay, with the version that the path had when the request arrived.
 func (c *purgeCheck) origin(w http.ResponseWriter, r *http.Request) {
 	i, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
 	if err != nil || i < 0 || i >= checkedPaths {
@@ -218,14 +218,14 @@ func (c *purgeCheck) origin(w http.ResponseWriter, r *http.Request) {
 	h.Set("Etag", fmt.Sprintf(`"%d"`, v))
 	h.Set("Surrogate-Key", tagOfCheck(i))
 	h.Set("Content-Type", "text/plain")
-	body := bytes.Repeat(fmt.Appendf(nil, "%07d\n", v), 1+i*4000) // the last ones in several slices
+	body := bytes.Repeat(fmt.Appendf(nil, "%07d\n", v), 1+i*4000) // the largest have several slices
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 }
 
-// tagOfCheck is the tag of a path.
+// tagOfCheck returns the tag of a path.
 func tagOfCheck(path int) string { return "t" + strconv.Itoa(path/2) }
 
-// purge makes some paths new at the origin, and purges them.
+// purge makes new versions of some paths at the origin, and purges the old ones.
 func (c *purgeCheck) purge(rng *rand.Rand) {
 	time.Sleep(time.Duration(rng.IntN(40)) * time.Millisecond)
 	first := rng.IntN(checkedPaths)
@@ -280,7 +280,7 @@ func (c *purgeCheck) purge(rng *rand.Rand) {
 	}
 }
 
-// raise makes a number at least v.
+// raise sets a number to v, unless it is higher already.
 func raise(n *atomic.Int64, v int64) {
 	for {
 		have := n.Load()
@@ -295,7 +295,7 @@ func (c *purgeCheck) fail(format string, args ...any) {
 	c.t.Errorf(format, args...)
 }
 
-// ask asks an edge for a path, and checks what comes.
+// ask requests a path from an edge, and checks the response.
 func (c *purgeCheck) ask(name string, rng *rand.Rand) {
 	i := rng.IntN(checkedPaths)
 	n := c.nodes[name]
@@ -327,7 +327,7 @@ func (c *purgeCheck) ask(name string, rng *rand.Rand) {
 	body, err := io.ReadAll(resp.Body)
 	status := resp.Header.Values("Cache-Status")
 	if err != nil && (r.Header["Range"] != nil || strings.Contains(strings.Join(status, ""), "fwd=partial")) {
-		return // what changes while it is fetched by slices is cut
+		return // an object that changes while its slices are fetched is cut short
 	}
 	if err != nil || !slices.Contains([]int{200, 206, 304}, resp.StatusCode) {
 		c.fail("%s: %d, %v, %q", what, resp.StatusCode, err, status)

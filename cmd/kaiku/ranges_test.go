@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// rangesOrigin serves 32 MiB under each path, and counts requests and the bytes that it is asked
-// for. What is below /stalls/ ends after a few bytes, until the request does, and what is below
-// /weak/ has no strong validator.
+// rangesOrigin serves 32 MiB under each path. It counts requests and requested bytes. A response
+// below /stalls/ stops after a few bytes until the request ends. A response below /weak/ has no
+// strong validator.
 type rangesOrigin struct {
 	*httptest.Server
 	requests, bytes atomic.Int64
@@ -49,7 +49,7 @@ func newRangesOrigin(t *testing.T) *rangesOrigin {
 	return o
 }
 
-// countedWriter counts what is written.
+// countedWriter counts the written bytes.
 type countedWriter struct {
 	http.ResponseWriter
 	bytes *atomic.Int64
@@ -61,7 +61,7 @@ func (w countedWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// getRange asks for a range of a path, and returns the response and its body.
+// getRange requests a range of a path. It returns the response and its body.
 func (n *testNode) getRange(t *testing.T, path, ranges string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "http://www.example.com"+path, nil)
@@ -81,8 +81,8 @@ func (n *testNode) getRange(t *testing.T, path, ranges string) (*http.Response, 
 	return resp, string(body)
 }
 
-// TestTiersDontMultiplyRanges asks for ranges through the owner of a key and the shield: the origin
-// sends no more than for one edge alone.
+// TestTiersDontMultiplyRanges requests ranges through the owner of a key and the shield. The origin
+// sends no more than it would to a single edge.
 func TestTiersDontMultiplyRanges(t *testing.T) {
 	const block, urls = 64 << 10, 10
 	o := newRangesOrigin(t)
@@ -105,7 +105,7 @@ func TestTiersDontMultiplyRanges(t *testing.T) {
 			}
 		}
 	}
-	// Who reads on gets large slices, here too, and nothing twice.
+	// A client that reads on gets large slices here too, and the origin sends nothing twice.
 	requests, bytes := o.requests.Load(), o.bytes.Load()
 	for at := 0; at < 32<<20; at += 1 << 20 {
 		_, body := eu1.getRange(t, "/film", fmt.Sprintf("bytes=%d-%d", at, at+1<<20-1))
@@ -121,8 +121,8 @@ func TestTiersDontMultiplyRanges(t *testing.T) {
 	}
 }
 
-// TestTiersEndWhatNobodyWaitsFor has a client leave in the midst of a range that comes through the
-// owner and the shield: the origin's request ends.
+// In TestTiersEndWhatNobodyWaitsFor, a client leaves in the middle of a range that comes through
+// the owner and the shield. The origin's request must end.
 func TestTiersEndWhatNobodyWaitsFor(t *testing.T) {
 	o := newRangesOrigin(t)
 	nodes := startRegion(t, o.URL)
@@ -147,8 +147,8 @@ func TestTiersEndWhatNobodyWaitsFor(t *testing.T) {
 	}
 }
 
-// TestTiersFetchWholeWhatCantBeJoined has an origin without strong validators: the whole is fetched
-// once for all edges, and from then on there are hits.
+// In TestTiersFetchWholeWhatCantBeJoined, the origin has no strong validators. The edges fetch the
+// whole object once, and from then on there are hits.
 func TestTiersFetchWholeWhatCantBeJoined(t *testing.T) {
 	o := newRangesOrigin(t)
 	nodes := startRegion(t, o.URL)

@@ -15,8 +15,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// inCopy runs a script as root in a copy of this machine's files that is forgotten afterwards: an
-// overlay that only the script's mount namespace has.
+// inCopy runs a script as root in a copy of this machine's files, and then discards the copy: it is
+// an overlay in the script's mount namespace.
 func inCopy(t *testing.T, script string, args ...string) string {
 	t.Helper()
 	const enter = `
@@ -31,7 +31,7 @@ exec chroot "$scratch/root" sh -eu "/mnt/test/${script##*/}" "$@"`
 	if err := os.WriteFile(file, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range args { // files that the script takes are beside it
+	for _, a := range args { // copies the files that the script needs beside it
 		if err := os.Link(a, filepath.Join(filepath.Dir(file), filepath.Base(a))); err != nil {
 			b, err := os.ReadFile(a)
 			if err != nil {
@@ -50,8 +50,8 @@ exec chroot "$scratch/root" sh -eu "/mnt/test/${script##*/}" "$@"`
 	return string(out)
 }
 
-// The package installs with dpkg, its units are right for systemd, and it goes without a trace but
-// its user. No systemd runs here, so that the scripts of the package don't start anything.
+// The package installs with dpkg, its units are valid for systemd, and removing it leaves only its
+// user. systemd does not run here, so the package's scripts start nothing.
 func TestRealDeb(t *testing.T) {
 	for _, program := range []string{"dpkg", "adduser", "systemd-analyze", "make"} {
 		need(t, program)
@@ -114,7 +114,7 @@ echo all gone
 	}
 }
 
-// Alerts are what Prometheus understands, where its promtool is.
+// promtool accepts the alerts, where it is installed.
 func TestRealAlerts(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -129,8 +129,8 @@ func TestRealAlerts(t *testing.T) {
 	}
 }
 
-// A release has a program for each kind of processor, static and stripped, that deploy takes; made
-// again, it is the same.
+// A release has a static and stripped program for each kind of processor, which deploy accepts. A
+// second build gives the same files.
 func TestRealRelease(t *testing.T) {
 	need(t, "make")
 	dist := t.TempDir()
@@ -149,7 +149,7 @@ func TestRealRelease(t *testing.T) {
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	binaries, err := deploy.OpenBinaries(dist) // which wants static ones
+	binaries, err := deploy.OpenBinaries(dist) // which requires static ones
 	if err != nil || len(binaries) != 2 {
 		t.Fatalf("%v, %v", binaries, err)
 	}

@@ -24,8 +24,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/demo"
 )
 
-// page has pictures, CSS, script and a video that the script seeks in; then it sends what the
-// browser says of all that.
+// page has pictures, CSS, a script, and a video in which the script seeks. Then the script reports
+// what the browser did.
 const page = `<!doctype html><html><head><meta charset="utf-8"><link rel="stylesheet" href="/style.css"><title>x</title></head><body>
 <h1 id="h">Helsinki</h1><img src="/a.png"><img src="/b.png"><img src="/c.png"><video id="v" src="/film.webm" muted preload="auto" width="160"></video>
 <script src="/script.js"></script></body></html>`
@@ -51,7 +51,7 @@ const once = (e, n) => new Promise((ok, no) => { e.addEventListener(n, ok, {once
   await fetch('/result', {method: 'POST', body: JSON.stringify(out)});
 })();`
 
-// seen is what the page sends.
+// seen is the report of the page.
 type seen struct {
 	Error     string            `json:"error"`
 	Duration  float64           `json:"duration"`
@@ -61,18 +61,18 @@ type seen struct {
 	Protocols map[string]string `json:"protocols"`
 }
 
-// pageOrigin serves a page with a film, and takes what the page's script reports.
+// pageOrigin serves a page with a film, and receives the report of the page's script.
 type pageOrigin struct {
 	*httptest.Server
 	reports chan seen
-	ranges  atomic.Int64 // how many requests were for a range
+	ranges  atomic.Int64 // number of range requests
 	files   map[string][]byte
 }
 
 var pageTypes = map[string]string{"": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript",
 	".png": "image/png", ".webm": "video/webm"}
 
-// newPageOrigin makes the film in a folder, and starts the origin.
+// newPageOrigin creates the film in a folder, and starts the origin.
 func newPageOrigin(t *testing.T, dir string) *pageOrigin {
 	t.Helper()
 	film := filepath.Join(dir, "film.webm")
@@ -115,12 +115,12 @@ func (o *pageOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		o.ranges.Add(1)
 	}
 	w.Header().Set("Content-Type", pageTypes[filepath.Ext(r.URL.Path)])
-	w.Header().Set("Cache-Control", "s-maxage=3600, max-age=0") // the browser asks each time
+	w.Header().Set("Cache-Control", "s-maxage=3600, max-age=0") // the browser must revalidate each time
 	w.Header().Set("ETag", strconv.Quote(strconv.Itoa(len(body))))
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 }
 
-// A browser loads all of a page over HTTP/3.
+// A browser loads a whole page over HTTP/3.
 func TestRealChromium(t *testing.T) {
 	chromium := need(t, "chromium")
 	dir := fleetDir(t, "k")
@@ -162,8 +162,8 @@ func TestRealChromium(t *testing.T) {
 	}
 }
 
-// The demo's page is no wider than a phone, with all columns of its table on the screen, in light
-// and in dark.
+// The demo's page is no wider than a phone, and shows all columns of its table, in light and dark
+// mode.
 func TestRealDemoPage(t *testing.T) {
 	chromium := need(t, "chromium")
 	const measure = `addEventListener("load", () => {
@@ -189,7 +189,7 @@ func TestRealDemoPage(t *testing.T) {
 			if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&m); err == nil {
 				results <- m
 			}
-		case "/frame": // a window of a browser is not as narrow as a phone
+		case "/frame": // a browser window can't be as narrow as a phone
 			w.Header().Set("Content-Type", "text/html")
 			fmt.Fprintf(w, `<iframe src="/" width="%s" height="800" frameborder="0"></iframe>`, r.FormValue("width"))
 		case "/app.js":
@@ -227,12 +227,12 @@ func TestRealDemoPage(t *testing.T) {
 	}
 }
 
-// startBrowser starts a browser, until end is called.
+// startBrowser starts a browser, which runs until end is called.
 func startBrowser(t *testing.T, program string, args ...string) (end func()) {
 	t.Helper()
 	browser := exec.CommandContext(t.Context(), program, args...)
 	browser.Stdout, browser.Stderr = t.Output(), t.Output()
-	browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it has children
+	browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it has child processes
 	if err := browser.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -15,11 +15,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// Three machines, each with Debian's OpenSSH server in namespaces of its own, get a fleet, an
-// upgrade, and two versions that are not well, while clients of three continents go on asking by
-// GeoDNS: no request is lost. There is no systemd as process 1 on a machine for tests:
-// bench/world/machine stands for it, and does what the units say about processes and sockets, but
-// not the sandbox. That one is looked at by TestRealUnits.
+// Three machines, each with Debian's OpenSSH server in its own namespaces, get a fleet, an upgrade,
+// and two versions that are not healthy. Clients on three continents send requests all the while,
+// and find the edges by GeoDNS. No request is lost. systemd is not process 1 on a test machine, so
+// bench/world/machine stands in for it. That does what the units say about processes and sockets,
+// but has no sandbox. TestRealUnits checks the sandbox.
 func TestRealDeploy(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)
@@ -53,10 +53,10 @@ func TestRealDeploy(t *testing.T) {
 	}
 }
 
-// upgrades is a fleet that gets one version after the other.
+// upgrades is a fleet that gets several versions.
 type upgrades struct {
 	*world
-	one, two, ends, sick *deploy.Binary // ends exits at once, and sick is never healthy
+	one, two, ends, sick *deploy.Binary // ends exits at once; sick is never healthy
 	traffic              *traffic
 }
 
@@ -101,7 +101,7 @@ func (d *upgrades) upgrade(t *testing.T) {
 
 func (d *upgrades) nothing(t *testing.T) {
 	r := d.deploy(t, d.two)
-	r.want(t, 0, d.two) // no report, as nothing was done
+	r.want(t, 0, d.two) // there is no report, because nothing was done
 	if !r.plan.Nothing() {
 		t.Errorf("a second deploy has something to do: %s", r.stdout)
 	}
@@ -128,7 +128,7 @@ func (d *upgrades) failsHealth(t *testing.T) {
 	r := d.deploy(t, d.sick, "--health-limit", "25s")
 	r.want(t, 1, d.two, "put back", "untouched", "untouched")
 	for _, want := range []string{"not healthy within 25s: control plane: ", "onnection refused"} {
-		// that version is no control node
+		// that version has no control plane
 		if !strings.Contains(r.stderr, want) {
 			t.Errorf("it does not say why: want %q in\n%s", want, r.stderr)
 		}
@@ -161,7 +161,7 @@ func (d *upgrades) wrongOrigin(t *testing.T) {
 	d.traffic.lostNone(t)
 }
 
-// deployment is what a deploy printed.
+// deployment is the result of a deploy.
 type deployment struct {
 	code           int
 	stdout, stderr string
@@ -195,7 +195,8 @@ func (w *world) deploy(t *testing.T, b *deploy.Binary, args ...string) *deployme
 	return d
 }
 
-// want checks the exit code, and what became of each node; all have the version in the end.
+// want checks the exit code and the outcome for each node. In the end, all nodes must have the
+// version.
 func (d *deployment) want(t *testing.T, code int, has *deploy.Binary, outcomes ...string) {
 	t.Helper()
 	if d.code != code || len(d.report.Nodes) != len(outcomes) {
@@ -213,7 +214,7 @@ func (d *deployment) want(t *testing.T, code int, has *deploy.Binary, outcomes .
 	}
 }
 
-// runs checks by Debian's ssh that every node runs a program as it should, and that none is
+// runs checks over Debian's ssh that every node runs a program as it should, and that none is
 // drained.
 func (w *world) runs(t *testing.T, b *deploy.Binary) {
 	t.Helper()
@@ -234,7 +235,7 @@ kaiku status --json --token-file /etc/kaiku/admin.token`)
 	}
 }
 
-// build builds a program with flags of the linker, which make it another version.
+// build builds a program. The linker flags make it a different version.
 func (w *world) build(t *testing.T, from, ldflags string) *deploy.Binary {
 	t.Helper()
 	dir, err := os.MkdirTemp(w.dir, "build")

@@ -18,10 +18,10 @@ import (
 	"time"
 )
 
-// The tests in this file ask the built program with dig and kdig, through the caching resolvers
-// unbound and PowerDNS Recursor, and with dnsperf.
+// The tests in this file query the built program with dig, kdig and dnsperf, and through the
+// caching resolvers Unbound and PowerDNS Recursor.
 
-// realZone has of everything that an operator's zone may have.
+// realZone has every kind of record that an operator's zone may have.
 const realZone = `$ORIGIN example.com.
 $TTL 3600
 @      IN SOA ns1 hostmaster 2026112301 7200 1800 1209600 300
@@ -49,15 +49,15 @@ static-https IN HTTPS 1 . alpn="h2"
 odd    IN TYPE65280 \# 4 0A000001
 `
 
-// realNameServer is two edges, of which one is the name server too.
+// realNameServer has two edges. One of them is also the name server.
 type realNameServer struct {
 	dir, fleet string // fleet is the text of fleet.yaml
 	port       string
-	admin      string // of the process that is the name server
+	admin      string // of the process that has the name server
 }
 
-// startNameServer runs hel1 and nyc1; port is that of DNS on 127.0.0.1, and those of HTTP are of
-// the 100 after web.
+// startNameServer runs hel1 and nyc1. port is the DNS port on 127.0.0.1. HTTP ports are among the
+// 100 that follow web.
 func startNameServer(t *testing.T, port string, web int) *realNameServer {
 	t.Helper()
 	bin, dir := kaikuBinary(t), t.TempDir()
@@ -81,7 +81,8 @@ geodns:
   listen: "127.0.0.1:%[5]s"
   zones: [{ name: example.com, file: example.com.zone, edges: { www: { ttl: 1000s }, both: { answers: 2, ttl: 1000s } } }]
 `, web+9, hel, nyc, dir, port, web+1, s.admin)
-	// The edge's IPv6 address answers probes too; one that doesn't is not given to clients.
+	// Health checks also reach the edge's IPv6 address. An address that fails them is not in
+	// answers.
 	six, err := net.Listen("tcp6", fmt.Sprintf("[::1]:%d", web))
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +98,7 @@ geodns:
 	startProcess(t, bin, "serve", "--config", config, "--node", "nyc1")
 	waitFor(t, nyc)
 	waitFor(t, "127.0.0.1:"+port)
-	// Answers begin when both were probed; nyc1 may not have been up at the first probe of its own.
+	// Answers are complete once both were checked. nyc1 may have been down at its first check.
 	for began := time.Now(); strings.Count(s.ask(t, "dig", "both.example.com A +short"), "127.0.0.3") != 2 ||
 		!s.healthy(t); {
 		if time.Since(began) > 20*time.Second {
@@ -108,8 +109,8 @@ geodns:
 	return s
 }
 
-// longTexts are RRsets of more than 512 and of more than 1232 octets, and a TXT of more strings
-// than one.
+// longTexts returns RRsets of more than 512 and of more than 1232 octets, and a TXT record with
+// several strings.
 func longTexts() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "long IN TXT \"%s\" \"%s\" \"end\"\n", strings.Repeat("a", 255), strings.Repeat("b", 255))
@@ -122,8 +123,8 @@ func longTexts() string {
 	return b.String()
 }
 
-// write replaces a file of the name server at once, as an operator should: it never reads half of
-// one.
+// write replaces a file of the name server atomically, as an operator should, so that it never
+// reads half a file.
 func (s *realNameServer) write(t *testing.T, name, text string) {
 	t.Helper()
 	file := filepath.Join(s.dir, name)
@@ -137,7 +138,7 @@ func (s *realNameServer) write(t *testing.T, name, text string) {
 
 var spaces = regexp.MustCompile(`[ \t]+`)
 
-// ask runs dig or kdig and gives what it printed, with single spaces.
+// ask runs dig or kdig. It returns the output with single spaces.
 func (s *realNameServer) ask(t *testing.T, program, args string) string {
 	t.Helper()
 	return askAt(t, program, s.port, args)
@@ -153,7 +154,7 @@ func askAt(t *testing.T, program, port, args string) string {
 	return spaces.ReplaceAllString(string(out), " ")
 }
 
-// metrics gives the values of a metric by its labels, as they are written.
+// metrics returns the values of a metric by its labels, as they are written.
 func (s *realNameServer) metrics(t *testing.T, name string) map[string]float64 {
 	t.Helper()
 	resp, err := http.Get("http://" + s.admin + "/metrics")
@@ -183,21 +184,21 @@ func (s *realNameServer) healthy(t *testing.T) bool {
 	return up[`node="hel1"`] == 1 && up[`node="nyc1"`] == 1
 }
 
-// TestRealDNSRecords asks for every kind of record and answer, with both clients.
+// TestRealDNSRecords queries every kind of record and answer with both clients.
 func TestRealDNSRecords(t *testing.T) {
 	s := startNameServer(t, "15310", 18350)
 	const soa = `(?m)^example\.com\. 300 IN SOA ns1\.example\.com\. hostmaster\.example\.com\. `
 	const fi, us = "+subnet=193.166.0.0/16", "+subnet=128.112.0.0/16"
 	for _, c := range []struct {
 		args  string
-		wants string // patterns, each of which must match; those that begin with ! must not
+		wants string // patterns that must match; those that begin with ! must not
 	}{
 		{"www.example.com A " + fi, `status: NOERROR; flags: qr aa; (?m)^www\.example\.com\. 1000 IN A 127\.0\.0\.33$; !127\.0\.0\.34; CLIENT-SUBNET: 193\.166\.0\.0/16/[1-9]`},
 		{"www.example.com A " + us, `(?m)^www\.example\.com\. 1000 IN A 127\.0\.0\.34$; !127\.0\.0\.33; CLIENT-SUBNET: 128\.112\.0\.0/16/[1-9]`},
 		{"www.example.com A +tcp " + us, `(?m)^www\.example\.com\. 1000 IN A 127\.0\.0\.34$`},
 		{"www.example.com AAAA " + fi, `(?m)^www\.example\.com\. 1000 IN AAAA ::1$; !::34`},
 		{"both.example.com A " + fi, `(?s)127\.0\.0\.33\s.*127\.0\.0\.34\s; CLIENT-SUBNET: 193\.166\.0\.0/16/0`},
-		// no edge speaks TLS here
+		// the edges don't serve TLS here
 		{"www.example.com HTTPS " + fi,
 			`status: NOERROR; ` + soa + `; !IN HTTPS 1; CLIENT-SUBNET: 193\.166\.0\.0/16/0`},
 		{"toedge.example.com A " + fi,
@@ -224,7 +225,7 @@ func TestRealDNSRecords(t *testing.T) {
 		{"example.com AXFR +tcp +noall +comments +answer", `!IN SOA`},
 		{"big.example.com TXT +bufsize=1232", `!flags: qr aa tc; "0x{80}"; "8x{80}"`},
 		{"big.example.com TXT +bufsize=512 +ignore", `flags: qr aa tc; ANSWER: 0`},
-		{"big.example.com TXT +bufsize=512", `!flags: qr aa tc; "0x{80}"; "8x{80}"`}, // over TCP then
+		{"big.example.com TXT +bufsize=512", `!flags: qr aa tc; "0x{80}"; "8x{80}"`}, // the client retries over TCP
 		{"huge.example.com TXT +bufsize=4096 +ignore", `flags: qr aa tc; ANSWER: 0`},
 		{"huge.example.com TXT +bufsize=4096", `!flags: qr aa tc; "0y{100}"; "29y{100}"`},
 	} {
@@ -244,7 +245,7 @@ func TestRealDNSRecords(t *testing.T) {
 	for args, want := range map[string]string{
 		"www.example.com A +edns=1 +noednsnegotiation": `(?s)status: BADVERS.*EDNS: version: 0`,
 		"wWw.eXaMpLe.CoM A +norec":                     `(?s);wWw\.eXaMpLe\.CoM\. IN A.*\nwWw\.eXaMpLe\.CoM\. 1000 IN A `,
-		"www.example.com A +ednsopt=65001:abcd":        `status: NOERROR`, // an option of nobody is not echoed
+		"www.example.com A +ednsopt=65001:abcd":        `status: NOERROR`, // an unknown option is not echoed
 		"www.example.com A +dnssec +norec":             `flags: do`,
 	} {
 		out := s.ask(t, "dig", args)
@@ -254,7 +255,7 @@ func TestRealDNSRecords(t *testing.T) {
 	}
 }
 
-// TestRealDNSOneConnection asks many questions over one connection, with kdig.
+// TestRealDNSOneConnection sends many queries over one connection with kdig.
 func TestRealDNSOneConnection(t *testing.T) {
 	s := startNameServer(t, "15311", 18360)
 	out := s.ask(t, "kdig", "+tcp +keepopen"+
@@ -270,8 +271,8 @@ func TestRealDNSOneConnection(t *testing.T) {
 	}
 }
 
-// TestRealDNSBehindResolver puts caching resolvers that send Client Subnets in front: clients in
-// Finland and in the US get their own edges through the same resolver, which asks once for each.
+// TestRealDNSBehindResolver puts caching resolvers that send Client Subnet in front. Clients in
+// Finland and in the US get their own edges through the same resolver, which queries once for each.
 func TestRealDNSBehindResolver(t *testing.T) {
 	s := startNameServer(t, "15320", 18370)
 	for _, r := range []struct {
@@ -282,7 +283,8 @@ func TestRealDNSBehindResolver(t *testing.T) {
 			r.start(t, r.port, s.port)
 			waitFor(t, "127.0.0.1:"+r.port)
 			before := s.metrics(t, "kaiku_dns_answered_total")
-			// The Finnish networks lie in one scope of the answer, and so do those of the US.
+			// One scope of the answers covers the Finnish networks, and another one those of the
+			// US.
 			for range 3 {
 				for network, want := range map[string]string{
 					"193.166.3.0/24": "127.0.0.33", "193.166.99.0/24": "127.0.0.33", "128.112.1.0/24": "127.0.0.34",
@@ -300,7 +302,7 @@ func TestRealDNSBehindResolver(t *testing.T) {
 					t.Errorf("%s was answered %v times for six questions, want once", node, n)
 				}
 			}
-			// What is the same for all is asked once for all.
+			// Names with the same answer for everybody are queried once for all.
 			queries := func() float64 {
 				n := 0.0
 				for labels, v := range s.metrics(t, "kaiku_dns_queries_total") {
@@ -376,8 +378,8 @@ func startRecursor(t *testing.T, port, server string) {
 		"--use-incoming-edns-subnet=yes", "--ecs-ipv4-bits=24", "--loglevel=4")
 }
 
-// TestRealDNSReloadsLoseNothing changes the fleet file every second while dnsperf asks, and wants
-// every question answered.
+// TestRealDNSReloadsLoseNothing changes the fleet file every second while dnsperf sends queries.
+// Every query must be answered.
 func TestRealDNSReloadsLoseNothing(t *testing.T) {
 	s := startNameServer(t, "15330", 18380)
 	data := filepath.Join(t.TempDir(), "queries")
@@ -395,7 +397,7 @@ func TestRealDNSReloadsLoseNothing(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- perf.Wait() }()
-	t.Cleanup(func() { _ = perf.Process.Signal(syscall.SIGKILL) }) // it has ended if all is well
+	t.Cleanup(func() { _ = perf.Process.Signal(syscall.SIGKILL) }) // fails if it has ended, as it should have
 	taken := 0
 	for running := true; running; {
 		ttl := 100 + taken

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// signedZone1 has of everything that validators tell apart.
+// signedZone1 has every kind of record that validators treat differently.
 const signedZone1 = `$ORIGIN example.test.
 $TTL 3600
 @      IN SOA ns1 hostmaster 1 7200 1800 1209600 300
@@ -40,7 +40,7 @@ naptr  IN NAPTR 100 50 "s" "SIP+D2U" "" _SIP._udp.Example.test.
 odd    IN TYPE65280 \# 4 0A000001
 `
 
-// signedParent is the zone above it, before it has the DS record.
+// signedParent is the parent zone of signedZone1, before it has the DS record.
 const signedParent = `$ORIGIN test.
 $TTL 3600
 @ IN SOA ns1 hostmaster 1 7200 1800 1209600 300
@@ -49,7 +49,7 @@ ns1 IN A 127.0.0.1
 example IN NS ns1
 `
 
-// signedFleet has both zones. It lacks the folder, and the port of the name server.
+// signedFleet has both zones. Its arguments are the folder and the name server's port.
 const signedFleet = `
 nodes:
   hel1: { roles: [edge], location: [60.17, 24.94], addresses: [127.0.0.33, "::1"] }
@@ -65,8 +65,8 @@ geodns:
       dnssec: { key: example.key }
 `
 
-// validatorConf has unbound validate from anchor.ds on. It lacks unbound's port, the folder, and
-// the port of the name server.
+// validatorConf makes Unbound validate with the trust anchor anchor.ds. Its arguments are Unbound's
+// port, the folder, and the name server's port.
 const validatorConf = `server:
   interface: 127.0.0.1@%s
   directory: "%s"
@@ -91,7 +91,7 @@ stub-zone:
   stub-addr: 127.0.0.1@%[3]s
 `
 
-// signedQuestions have answers of every kind.
+// signedQuestions has queries for every kind of answer.
 const signedQuestions = `@ SOA, @ NS, @ MX, @ DNSKEY, @ CDS, @ CDNSKEY, @ DS, @ TXT,
 	mail A, mail TXT, MaIl AAAA, alias A, alias TXT, toedge A, dangling A, host.old A, host.old AAAA, gone.old A,
 	old DNAME, a.dev A, a.b.dev A, z.dev A, !.dev A, y.dev A, q.y.dev A, a.dev TXT, zz.dev TXT, *.dev A,
@@ -99,9 +99,8 @@ const signedQuestions = `@ SOA, @ NS, @ MX, @ DNSKEY, @ CDS, @ CDNSKEY, @ DS, @ 
 	both A, x.cdn A, x.cdn TXT, x.cdn AAAA, mail ANY, nowhere ANY, plain DS, svc SVCB, naptr NAPTR, odd TYPE65280,
 	mail NSEC, nowhere2 NSEC`
 
-// TestRealDNSSEC has unbound and delv validate answers of every kind, over a parent zone that is
-// signed too: the trust anchor is the parent's. kaiku dnssec makes the keys, the DS record and the
-// anchor.
+// In TestRealDNSSEC, Unbound and delv validate every kind of answer. The parent zone is signed too,
+// and is the trust anchor. kaiku dnssec makes the keys, the DS record and the anchor.
 func TestRealDNSSEC(t *testing.T) {
 	v := signed{t: t, bin: kaikuBinary(t), dir: t.TempDir(), server: "15393", resolver: "15394"}
 	v.serve()
@@ -128,7 +127,7 @@ func TestRealDNSSEC(t *testing.T) {
 	v.signByAnotherKey()
 }
 
-// signed is a name server with signed zones, and a resolver that validates them.
+// signed is a name server with signed zones, and a validating resolver for them.
 type signed struct {
 	t                *testing.T
 	bin, dir         string
@@ -153,7 +152,7 @@ func (v *signed) kaiku(args ...string) string {
 	return string(out)
 }
 
-// delv validates an answer of the name server.
+// delv validates an answer of the name server with delv.
 func (v *signed) delv(name, rrtype string) string {
 	v.t.Helper()
 	out, _ := exec.Command(need(v.t, "delv"), "@127.0.0.1", "-p", v.server, "-a", filepath.Join(v.dir, "delv.anchor"),
@@ -161,7 +160,7 @@ func (v *signed) delv(name, rrtype string) string {
 	return string(out)
 }
 
-// serve makes keys, signs the zones with them, and starts the name server.
+// serve makes the keys and starts the name server, which signs the zones.
 func (v *signed) serve() {
 	v.t.Helper()
 	v.kaiku("dnssec", "keygen", "test.key")
@@ -175,7 +174,7 @@ func (v *signed) serve() {
 	waitFor(v.t, "127.0.0.1:"+v.server)
 }
 
-// validate starts the resolver, and writes the anchor of delv.
+// validate starts the resolver, and writes delv's trust anchor.
 func (v *signed) validate() {
 	v.t.Helper()
 	v.write("unbound.conf", fmt.Sprintf(validatorConf, v.resolver, v.dir, v.server))
@@ -191,8 +190,8 @@ func (v *signed) validate() {
 		key[3]))
 }
 
-// signByAnotherKey checks that a validator refuses what isn't signed by the key of the DS record.
-// All the other answers would fail like this.
+// signByAnotherKey checks that a validator refuses signatures of a key that has no DS record. If the
+// zone was signed by such a key, all other answers would fail in the same way.
 func (v *signed) signByAnotherKey() {
 	v.t.Helper()
 	v.kaiku("dnssec", "keygen", "other.key")
