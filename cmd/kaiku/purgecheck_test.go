@@ -24,7 +24,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// checkedPaths is the number of paths of a purgeCheck. Neighbouring paths have the same kind.
+// checkedPaths is the number of paths of a purgeCheck. They are of three kinds, in turn.
 const checkedPaths = 6
 
 // kindsOfCheck has the Cache-Control of each kind.

@@ -190,8 +190,8 @@ func (v *signed) validate() {
 		key[3]))
 }
 
-// signByAnotherKey checks that a validator refuses signatures of a key that has no DS record. If the
-// zone was signed by such a key, all other answers would fail in the same way.
+// signByAnotherKey checks that a validator refuses signatures of a key that has no DS record. All
+// the other answers would fail in the same way.
 func (v *signed) signByAnotherKey() {
 	v.t.Helper()
 	v.kaiku("dnssec", "keygen", "other.key")

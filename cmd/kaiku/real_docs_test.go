@@ -21,7 +21,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
-// The commands of each document run in a lab where what they name exists: see docs_test.go.
+// The commands of each document run in a lab where the names in the documents exist: see
+// docs_test.go.
 func TestRealDocuments(t *testing.T) {
 	for doc, rows := range docRows() {
 		t.Run(doc, func(t *testing.T) {
@@ -41,14 +42,14 @@ func TestRealDocuments(t *testing.T) {
 	}
 }
 
-// lab is the part of the Internet that the documents name, in namespaces of its own: the machines
+// lab is the part of the internet that the documents name, in namespaces of its own: the machines
 // hel1, fra1 and nyc1 at their addresses, the site at https://origin.example.net, and Let's
-// Encrypt, which is Pebble. This process and what it starts are on the operator's machine. Its
-// resolver is the fleet's own name servers, as if the registrar had them already.
+// Encrypt, which is Pebble. This process and its children are on the operator's machine. Its
+// resolver uses the fleet's own name servers, as if the domain was already delegated to them.
 type lab struct {
 	*world
 	ca    *testCA
-	roots string // the authorities that all machines trust, as PEM
+	roots string // the authorities that all machines trust, in PEM
 }
 
 const (
@@ -60,7 +61,7 @@ const (
 
 var labNodes = [][2]string{{"hel1", "203.0.113.10"}, {"fra1", "192.0.2.30"}, {"nyc1", "198.51.100.20"}}
 
-// newLab makes the network, and the servers that are not the fleet's. It has no machines yet.
+// newLab makes the network and the servers outside of the fleet. It has no machines yet.
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{world: newNetwork(t)}
@@ -85,7 +86,7 @@ func newLab(t *testing.T) *lab {
 	l.ca = newCA(t, labNodes[0][1]+":53", 80, 443)
 	pem, key = cert(labACME)
 	serveTLS(t, "192.0.2.90:443", pem, key, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/directory" { // as Let's Encrypt has it
+		if r.URL.Path == "/directory" { // at the same path as Let's Encrypt
 			r.URL.Path = wfe.DirectoryPath
 		}
 		l.ca.handler.ServeHTTP(w, r)
@@ -100,7 +101,7 @@ func (l *lab) hosts() string {
 	return "127.0.0.1 localhost\n192.0.2.80 " + labOrigin + "\n192.0.2.90 " + labACME + "\n"
 }
 
-// mountOver puts a file in place of another one, for the processes of this world.
+// mountOver replaces a file for the processes in this world.
 func mountOver(t *testing.T, path, text string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), filepath.Base(path))
@@ -125,7 +126,7 @@ func serveTLS(t *testing.T, addr, cert, key string, h http.Handler) {
 	t.Cleanup(func() { _ = s.Close() })
 }
 
-// addMachines starts the machines of the fleet, which know the names that are in no DNS here, and
+// addMachines starts the machines of the fleet. They know the names that are in no DNS here, and
 // trust the lab's authorities.
 func (l *lab) addMachines(t *testing.T) {
 	t.Helper()
@@ -151,7 +152,7 @@ func (l *lab) addMachines(t *testing.T) {
 	mountOver(t, "/etc/resolv.conf", "nameserver "+labNodes[0][1]+"\nnameserver "+labNodes[1][1]+"\n")
 }
 
-// prepare makes what a document begins with.
+// prepare prepares what a document presupposes.
 func (l *lab) prepare(t *testing.T, s *docShell, doc string) {
 	t.Helper()
 	script := func(name, text string) {
@@ -159,7 +160,7 @@ func (l *lab) prepare(t *testing.T, s *docShell, doc string) {
 			t.Fatal(err)
 		}
 	}
-	// ssh itself looks for it in the home folder of the account
+	// ssh looks for its configuration in the account's home folder, not in $HOME
 	script("ssh", `exec /usr/bin/ssh -F "$HOME/.ssh/config" "$@"`)
 	switch doc {
 	case "README.md":
@@ -176,7 +177,8 @@ func (l *lab) prepare(t *testing.T, s *docShell, doc string) {
 			"/usr/local/bin/", s.bin, "/tmp/kaiku", filepath.Join(l.dir, "cache"))
 	case "docs/deploy.md":
 		l.addMachines(t)
-		// The machines need not have sudo, as SSH is as root. Resolvers are not waited for.
+		// Machines may lack sudo, and SSH logs in as root. The rotation does not wait for
+		// resolvers.
 		s.replace = strings.NewReplacer("sudo ", "", "kaiku rotate fleet-key", "kaiku rotate fleet-key --settle 1s")
 	case "docs/purge.md":
 		l.serveSite(t, "127.0.0.1:8000")
@@ -189,7 +191,7 @@ func (l *lab) prepare(t *testing.T, s *docShell, doc string) {
 	}
 }
 
-// serveSite serves a site whose pages may be cached.
+// serveSite serves a cacheable site.
 func (l *lab) serveSite(t *testing.T, addr string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", addr)
@@ -206,7 +208,7 @@ func (l *lab) serveSite(t *testing.T, addr string) {
 	t.Cleanup(func() { _ = s.Close() })
 }
 
-// goEnv is a setting of the go command, as a variable of the environment.
+// goEnv returns a setting of the go command.
 func goEnv(t *testing.T, name string) string {
 	t.Helper()
 	out, err := exec.Command("go", "env", name).Output()

@@ -20,9 +20,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// The time from `kaiku init` to the first hit over HTTPS at the nearest edge, for the fleet of
-// three nodes that README.md has, on machines that have nothing of Kaiku yet. `make first-hit`
-// prints it.
+// The test measures the time from `kaiku init` to the first hit over HTTPS at the nearest edge. The
+// fleet is that of README.md, with three nodes, on machines without Kaiku. `make first-hit` prints
+// the time.
 func TestRealFirstHit(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)
@@ -96,13 +96,13 @@ func TestRealFirstHit(t *testing.T) {
 		told)
 }
 
-// timedLines notes when each piece of output came.
+// timedLines records when each piece of output was written.
 type timedLines struct {
 	strings.Builder
 	began time.Time
 }
 
-// Write takes a piece of output.
+// Write records a piece of output.
 func (l *timedLines) Write(p []byte) (int, error) {
 	fmt.Fprintf(&l.Builder, "%6.1f s  %s", time.Since(l.began).Seconds(), p)
 	return len(p), nil

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// A control node and two edges as processes of their own: one is killed, and a purge that waits for
-// all says so.
+// A control node and two edges run as processes of their own. One edge is killed, and a purge that
+// waits for all edges says so.
 func TestRealFleetPurge(t *testing.T) {
 	bin := kaikuBinary(t)
 	_, log := nginxOrigin(t, "127.0.0.1:18002")
@@ -78,7 +78,7 @@ nodes:
 		!strings.Contains(out, "not applied within 3s by nyc1") {
 		t.Errorf("purge without nyc1: exit code %d\n%s", code, out)
 	}
-	// It comes back, and what it has is from before the purge.
+	// The edge comes back with a store from before the purge.
 	startProcess(t, bin, "edge", "--config", config, "--node", "nyc1")
 	waitFor(t, "127.0.0.43:18082")
 	wantHead(t, "nyc1 after it was away", ask("127.0.0.43"), "fwd=(uri-miss|stale)")

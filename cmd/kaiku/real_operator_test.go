@@ -18,10 +18,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// An operator's day: the commands that docs/deploy.md names, in the order in which an operator
-// comes to need them, on machines as those of TestRealDeploy. Clients of three continents ask for
-// files all the while, and a page is changed and purged again and again: no request and no purge is
-// lost.
+// An operator's day: the commands of docs/deploy.md in the order in which an operator needs them,
+// on machines like those of TestRealDeploy. All the while, clients on three continents request
+// files, and a page is changed and purged again and again. No request and no purge is lost.
 func TestRealOperatorsDay(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)
@@ -53,7 +52,7 @@ func TestRealOperatorsDay(t *testing.T) {
 		d.traffic.lostNone(t)
 		d.purger.brokeNone(t)
 		if !ok {
-			t.FailNow() // the next one builds on it
+			t.FailNow() // later steps depend on this one
 		}
 	}
 	d.traffic.stop()
@@ -63,17 +62,17 @@ func TestRealOperatorsDay(t *testing.T) {
 	t.Logf("%v; %v", d.traffic, d.purger)
 }
 
-// day is a world with a fleet whose origin speaks HTTPS under a name of its own.
+// day is a world with a fleet whose origin serves HTTPS under its own name.
 type day struct {
 	*world
-	top     *testing.T // of all steps: what is started in one of them lives on
+	top     *testing.T // of all steps: what one step starts runs on in the next
 	traffic *traffic
 	purger  *purger
 }
 
 const dayOrigin = "origin.example.net"
 
-// newDay makes the machines, all of which know the origin's name, and the origin.
+// newDay makes the origin, and the machines, which all know the origin's name.
 func newDay(t *testing.T) *day {
 	t.Helper()
 	d := &day{world: newWorld(t), top: t}
@@ -98,7 +97,7 @@ func newDay(t *testing.T) *day {
 	return d
 }
 
-// knowsOrigin writes the origin's name into a machine's /etc/hosts.
+// knowsOrigin adds the origin's name to a machine's /etc/hosts.
 func (d *day) knowsOrigin(t *testing.T, node string) {
 	t.Helper()
 	d.run(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "-o",
@@ -106,7 +105,7 @@ func (d *day) knowsOrigin(t *testing.T, node string) {
 		"-i", d.home+"/.ssh/id_ed25519", "root@"+d.addrs[node], "echo 10.77.0.1 "+dayOrigin+" >>/etc/hosts")
 }
 
-// edit replaces text of the fleet file that stands there once.
+// edit replaces a text that the fleet file has exactly once.
 func (d *day) edit(t *testing.T, old, text string) {
 	t.Helper()
 	b, err := os.ReadFile(d.config)
@@ -139,7 +138,7 @@ func (d *day) get(node, file string) (status int, cache, body string, err error)
 	return resp.StatusCode, strings.Join(resp.Header["Cache-Status"], ", "), string(b), err
 }
 
-// hits checks that the second GET of a file is a hit at every node.
+// hits checks that the second GET of a file is a hit on every node.
 func (d *day) hits(t *testing.T, file string) {
 	t.Helper()
 	for _, n := range d.nodes {
@@ -152,7 +151,7 @@ func (d *day) hits(t *testing.T, file string) {
 	}
 }
 
-// rolls runs a command that deploys to nodes.
+// rolls runs a command that deploys to the nodes.
 func (d *day) rolls(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := d.command(append(args, "--config", d.config)...)
@@ -164,7 +163,8 @@ func (d *day) rolls(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// status is what `kaiku status` says from the operator's machine.
+// status returns the status of the first node that has one, from `kaiku status` on the operator's
+// machine.
 func (d *day) status(t *testing.T) admin.Status {
 	t.Helper()
 	var all struct{ Nodes []nodeAnswer }
@@ -193,8 +193,8 @@ func (d *day) firstDeploy(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "origin-ca.pem"), ca, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// The certificate's authority is the test's own, the fleet begins with one control node, and
-	// resolvers keep answers for a second.
+	// The origin's certificate is from the test's own authority, the fleet starts with one control
+	// node, and resolvers keep answers for one second.
 	d.edit(t, "      servers: [", "      ca: origin-ca.pem\n      servers: [")
 	d.oneControl(t)
 	d.edit(t, `"@": {}`, `"@": { ttl: 1s }`)
@@ -205,7 +205,7 @@ func (d *day) firstDeploy(t *testing.T) {
 	d.hits(t, "/a.css")
 }
 
-// oneControl takes the role control from all nodes but n1.
+// oneControl removes the role control from all nodes except n1.
 func (d *day) oneControl(t *testing.T) {
 	t.Helper()
 	b, err := os.ReadFile(d.config)
@@ -266,7 +266,7 @@ func (d *day) addEdge(t *testing.T) {
 	d.wantNodes(t, "n1", "n2", "n3", "n4")
 }
 
-// wantNodes checks the fleet as status has it.
+// wantNodes checks which nodes the status has.
 func (d *day) wantNodes(t *testing.T, names ...string) {
 	t.Helper()
 	have := map[string]bool{}

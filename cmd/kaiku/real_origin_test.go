@@ -18,8 +18,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
-// serveHTTP10 answers every request over TLS with a response of HTTP/1.0 whose end is the end of
-// the connection.
+// serveHTTP10 answers every request over TLS with an HTTP/1.0 response that ends with the
+// connection.
 func serveHTTP10(t *testing.T, addr, cert, key string) {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(cert, key)
@@ -54,14 +54,14 @@ func serveHTTP10(t *testing.T, addr, cert, key string) {
 	}()
 }
 
-// Addresses of the three origins of TestRealTLSOrigins.
+// The addresses of the three origins of TestRealTLSOrigins.
 const (
-	http2Origin   = "127.0.0.1:18443" // nginx over HTTP/2, which wants a client certificate
-	closingOrigin = "127.0.0.1:18444" // nginx that closes after each response
+	http2Origin   = "127.0.0.1:18443" // nginx over HTTP/2, which requires a client certificate
+	closingOrigin = "127.0.0.1:18444" // nginx, which closes the connection after each response
 	http10Origin  = "127.0.0.1:18445"
 )
 
-// startNginxOrigins starts the two that are nginx. It logs to access.log in dir.
+// startNginxOrigins starts the two nginx origins. They log to access.log in dir.
 func startNginxOrigins(t *testing.T, dir string) *process {
 	t.Helper()
 	site := func(listen, name, more string) string {
@@ -86,7 +86,7 @@ http {
 	return nginx
 }
 
-// askTLSOrigins gets a path that no edge has, and returns the name of the origin that answered.
+// askTLSOrigins requests a path that no edge has. It returns the name of the origin that answered.
 func askTLSOrigins(t *testing.T, path string) string {
 	t.Helper()
 	head, body := curl(t, "-H", "X-Origin-Secret: forged", "--connect-to", "::127.0.0.1:18088",
@@ -99,7 +99,7 @@ func askTLSOrigins(t *testing.T, path string) string {
 	return from
 }
 
-// Origins over TLS share the requests, and each keeps its way of connecting.
+// Origins over TLS share the requests. Each connection follows the protocol of its origin.
 func TestRealTLSOrigins(t *testing.T) {
 	bin := kaikuBinary(t)
 	dir := t.TempDir()
@@ -146,8 +146,8 @@ nodes:
 	}
 }
 
-// checkReused checks what status and metrics have of the three origins: connections are reused to
-// the first only.
+// checkReused checks the status and metrics of the three origins: only connections to the first one
+// are reused.
 func checkReused(t *testing.T, bin string) {
 	t.Helper()
 	out, err := exec.Command(bin, "status", "--json", "--admin", "127.0.0.1:19088").Output()

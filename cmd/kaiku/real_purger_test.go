@@ -19,8 +19,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
-// purger changes a file at the origin again and again, purges it and waits for all edges. No edge
-// that has applied a purge may give an older version.
+// purger changes a file at the origin again and again, purges it, and waits for all edges. An edge
+// that has applied a purge must not serve an older version.
 type purger struct {
 	d    *day
 	stop func()
@@ -30,7 +30,7 @@ type purger struct {
 	done    int
 	refused []string
 	broken  []string
-	told    int // of broken, how many failed the test already
+	told    int // how many of broken have failed the test already
 }
 
 func startPurger(t *testing.T, d *day) *purger {
@@ -52,7 +52,7 @@ func startPurger(t *testing.T, d *day) *purger {
 	return p
 }
 
-// once makes a version, has it purged, and looks at the edges.
+// once makes a version, purges the old one, and checks the edges.
 func (p *purger) once(ctx context.Context, version int) {
 	file := filepath.Join(p.d.files, "version.txt")
 	if err := os.WriteFile(file+".new", fmt.Appendln(nil, version), 0o644); err != nil {
@@ -92,7 +92,7 @@ func (p *purger) once(ctx context.Context, version int) {
 	}
 }
 
-// look asks an edge for the file. An edge that can't be reached gives nothing that is too old.
+// look requests the file from an edge. An edge that can't be reached serves nothing too old.
 func (p *purger) look(node string, version int) {
 	status, cache, body, err := p.d.get(node, "/version.txt")
 	if err != nil || status != http.StatusOK {
@@ -109,14 +109,14 @@ func (p *purger) broke(format string, args ...any) {
 	p.broken = append(p.broken, fmt.Sprintf(format, args...))
 }
 
-// sequence is that of the last purge.
+// sequence returns the sequence of the last purge.
 func (p *purger) sequence() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seq
 }
 
-// brokeNone fails the test for what was broken since it was called before.
+// brokeNone fails the test for violations since its last call.
 func (p *purger) brokeNone(t *testing.T) {
 	t.Helper()
 	p.mu.Lock()
@@ -127,7 +127,7 @@ func (p *purger) brokeNone(t *testing.T) {
 	p.told = len(p.broken)
 }
 
-// String tells the figures.
+// String returns the figures.
 func (p *purger) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -15,12 +15,12 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// watchedOutput keeps what a command prints, and calls a function once some texts are in it, in
-// their order.
+// watchedOutput keeps a command's output. It calls a function once some texts were printed, in
+// order.
 type watchedOutput struct {
 	mu    sync.Mutex
 	b     bytes.Buffer
-	from  int // where to look for the next text
+	from  int // where the search for the next text starts
 	texts []string
 	call  func()
 }
@@ -43,13 +43,13 @@ func (w *watchedOutput) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// rotateWorld is a fleet of three machines whose secrets are replaced.
+// rotateWorld is a fleet of three machines with secrets to replace.
 type rotateWorld struct {
 	*world
-	key, token string // files of the operator
+	key, token string // the operator's files
 }
 
-// rotate runs a command, and stops it as Ctrl-C does once it has printed some texts.
+// rotate runs a command, and interrupts it as Ctrl-C does, once it has printed the texts of stopAt.
 func (w *rotateWorld) rotate(t *testing.T, stopAt []string, args ...string) (out string, code int) {
 	t.Helper()
 	cmd := w.command(append(args, "--config", w.config, "--health-every", "200ms")...)
@@ -62,7 +62,7 @@ func (w *rotateWorld) rotate(t *testing.T, stopAt []string, args ...string) (out
 	return printed.b.String(), cmd.ProcessState.ExitCode()
 }
 
-// wantSecret checks that all nodes have a secret, and are ready.
+// wantSecret checks that all nodes have a secret and are ready.
 func (w *rotateWorld) wantSecret(t *testing.T, file, want string) {
 	t.Helper()
 	for _, n := range w.nodes {
@@ -80,8 +80,8 @@ func (w *rotateWorld) wantReady(t *testing.T) {
 	}
 }
 
-// The secrets of three machines are replaced while clients of three continents ask them by GeoDNS,
-// and no request is lost.
+// The secrets of three machines are replaced while clients on three continents send requests, and
+// find the edges by GeoDNS. No request is lost.
 func TestLongRotate(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)
@@ -105,7 +105,8 @@ func TestLongRotate(t *testing.T) {
 	t.Logf("%v", traffic)
 }
 
-// anotherKey deploys a key that would part the nodes. It is refused before anything changes.
+// anotherKey deploys a key that would separate the nodes. The deploy refuses it before anything
+// changes.
 func (w *rotateWorld) anotherKey(t *testing.T) {
 	before := readFile(t, w.key)
 	writeFiles(t, "", map[string]string{w.key: strings.Repeat("another", 8) + "\n"})
@@ -139,7 +140,7 @@ func (w *rotateWorld) rotateToken(t *testing.T) {
 	}
 }
 
-// rotateKeyStopped stops a rotation between two nodes, and goes on with it.
+// rotateKeyStopped interrupts a rotation between two nodes, and continues it.
 func (w *rotateWorld) rotateKeyStopped(t *testing.T) {
 	before := strings.TrimSpace(readFile(t, w.key))
 	out, code := w.rotate(t, []string{"step 2 of 3: nodes use", "n1: restarted"}, "rotate", "fleet-key")

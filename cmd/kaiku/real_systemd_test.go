@@ -20,7 +20,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// systemdFleet is a node of each kind, on addresses of this machine.
+// systemdFleet has a node of each kind, on addresses of this machine.
 const systemdFleet = `
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://127.0.0.1:18009"] } }]
 edge: { http: "127.0.0.71:18090", admin: "127.0.0.71:19090", data: %[1]s/cache, disk: 128MiB, memory: 16MiB }
@@ -46,7 +46,8 @@ func writeSystemdFleet(t *testing.T, text string) string {
 	return filepath.Join(dir, "fleet.yaml")
 }
 
-// needSystemd finds a program of Debian's package systemd, which need not be process 1 for that.
+// needSystemd finds a program of Debian's package systemd. It works even if systemd is not process
+// 1.
 func needSystemd(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -56,18 +57,18 @@ func needSystemd(t *testing.T, program string) string {
 	return path
 }
 
-// Debian's systemd-socket-activate listens, and starts Kaiku with the first connection: that one is
-// answered, and Kaiku takes the very sockets that it got, of HTTP and of DNS.
+// Debian's systemd-socket-activate listens, and starts Kaiku at the first connection. Kaiku answers
+// that connection, and uses the passed sockets for both HTTP and DNS.
 func TestRealSocketActivation(t *testing.T) {
 	activate, bin := needSystemd(t, "systemd-socket-activate"), kaikuBinary(t)
 	nginxOrigin(t, "127.0.0.1:18009")
-	// Without control nodes, of which none runs here.
+	// The fleet has no control nodes, because none runs here.
 	config := writeSystemdFleet(t,
 		regexp.MustCompile(`(?m)^  (c1|c2|all): .*\n|^control: .*\n`).ReplaceAllString(systemdFleet, ""))
 	const web, dns = "127.0.0.71:18090", "127.0.0.71:15390"
 	p := startProcess(t, activate, "-l", web, "-l", dns, "--fdname=kaiku:kaiku", bin, "serve", "--config", config,
 		"--node", "hel1")
-	var sockets []string // that listen, by inode
+	var sockets []string // listening sockets, by inode
 	testwait.Until(t, "systemd-socket-activate listens", func() bool {
 		sockets = []string{listening(t, web), listening(t, dns)}
 		return sockets[0] != "" && sockets[1] != ""
@@ -86,7 +87,7 @@ func TestRealSocketActivation(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusOK || len(body) != 1000 {
 		t.Errorf("the connection that started it: %s, %d bytes, %v", resp.Status, len(body), err)
 	}
-	// Both transports: TCP by the socket that was passed, UDP by one that Kaiku bound.
+	// TCP uses the passed socket, and UDP one that Kaiku has bound.
 	for _, transport := range []string{"+tcp", "+notcp"} {
 		out, err := exec.Command(need(t, "dig"), "@127.0.0.71", "-p", "15390", "+tries=2", "+time=5", transport,
 			"ns1.example.com", "+short").CombinedOutput()
@@ -98,7 +99,7 @@ func TestRealSocketActivation(t *testing.T) {
 		t.Errorf("other sockets listen: %q, want %q", now, sockets)
 	}
 	for _, inode := range sockets {
-		if !hasSocket(t, p.Process.Pid, inode) { // systemd-socket-activate has become Kaiku
+		if !hasSocket(t, p.Process.Pid, inode) { // systemd-socket-activate execs Kaiku
 			t.Errorf("Kaiku does not have the socket %s", inode)
 		}
 	}
@@ -107,7 +108,7 @@ func TestRealSocketActivation(t *testing.T) {
 	}
 }
 
-// listening is the inode of the socket that listens on an IPv4 address; "" if none does.
+// listening returns the inode of the socket that listens on an IPv4 address, or "".
 func listening(t *testing.T, addr string) string {
 	t.Helper()
 	a, err := net.ResolveTCPAddr("tcp4", addr)
@@ -138,8 +139,8 @@ func hasSocket(t *testing.T, pid int, inode string) bool {
 	return false
 }
 
-// The units of each kind of node are right for Debian's systemd, without a warning, and it finds
-// little that the process may do beside its work.
+// Debian's systemd accepts the units of each kind of node without a warning, and rates their
+// exposure as low.
 func TestRealUnits(t *testing.T) {
 	needSystemd(t, "systemd-analyze")
 	bin := kaikuBinary(t)

@@ -16,8 +16,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// The tests in this file run the built program against programs from Debian: nginx as the origin,
-// dig and curl as clients. A program that is missing fails the test.
+// The tests in this file run the built program with programs from Debian: nginx as the origin, dig
+// and curl as clients. A missing program fails the test.
 
 func TestRealEdgeWithFlags(t *testing.T) {
 	bin := kaikuBinary(t)
@@ -97,7 +97,7 @@ func TestRealEdgeWithFlags(t *testing.T) {
 	}
 }
 
-// digFleet is the fleet of TestRealFleetWithDig, whose data is in the folder %[1]s.
+// digFleet is the fleet of TestRealFleetWithDig. Its data is in the folder %[1]s.
 const digFleet = `
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://127.0.0.1:18001"] } }]
 nodes:
@@ -119,7 +119,7 @@ geodns:
 
 const finnish, american = "193.166.0.0/16", "128.112.0.0/16"
 
-// digEdges are the addresses of the edges, by the network of the clients that get them.
+// digEdges has the edges' addresses by the network of the clients that must get them.
 var digEdges = map[string]string{finnish: "127.0.0.31", american: "127.0.0.32"}
 
 func TestRealFleetWithDig(t *testing.T) {
@@ -130,7 +130,7 @@ func TestRealFleetWithDig(t *testing.T) {
 		"example.com.zone": readFile(t, "config/testdata/example.com.zone")})
 	config := filepath.Join(dir, "fleet.yaml")
 	hel := startProcess(t, bin, "edge", "--config", config, "--node", "hel1")
-	waitFor(t, "127.0.0.31:18081") // before the name server probes it
+	waitFor(t, "127.0.0.31:18081") // before the name server checks its health
 	startProcess(t, bin, "serve", "--config", config, "--node", "nyc1")
 	waitFor(t, "127.0.0.32:18081")
 	waitFor(t, "127.0.0.1:15300")
@@ -161,7 +161,7 @@ func TestRealFleetWithDig(t *testing.T) {
 	})
 }
 
-// digNearest asks for an edge name as clients of two networks.
+// digNearest queries an edge name as clients in two networks.
 func digNearest(t *testing.T) {
 	for network, want := range digEdges {
 		for _, transport := range []string{"+notcp", "+tcp"} {
@@ -178,7 +178,7 @@ func digNearest(t *testing.T) {
 	}
 }
 
-// curlEdges gets a file twice from each edge. log is the origin's.
+// curlEdges requests a file twice from each edge. log is the origin's log.
 func curlEdges(t *testing.T, log string) {
 	for i, want := range []string{"fwd=uri-miss", "; hit"} {
 		for _, addr := range digEdges {
@@ -193,7 +193,7 @@ func curlEdges(t *testing.T, log string) {
 	wantHead(t, "a Host of no site", head, "^HTTP/1.1 421")
 }
 
-// digZone asks for names that are no edge names.
+// digZone queries names that are not edge names.
 func digZone(t *testing.T) {
 	for query, want := range map[string]string{
 		"mail.example.com": "192.0.2.99", "x.dev.example.com": "192.0.2.98",
@@ -210,8 +210,8 @@ func digZone(t *testing.T) {
 	}
 }
 
-// Every line that the demo prints works when it is pasted, and does what the line above it says,
-// whether the ports that it would like are free or not.
+// Every command that the demo prints works when pasted, and does what the line above it says. That
+// holds whether or not its preferred ports are free.
 func TestRealDemo(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)
@@ -246,8 +246,8 @@ func TestRealDemo(t *testing.T) {
 	})
 }
 
-// playDemo runs the demo and what it says. Of each address that is busy it tells that it is, and by
-// what it is replaced.
+// playDemo runs the demo and the commands that it prints. The demo must report each busy address
+// and its replacement.
 func playDemo(t *testing.T, bin string, busy ...string) {
 	dir := t.TempDir()
 	out, err := os.Create(filepath.Join(dir, "out"))
@@ -285,7 +285,7 @@ func playDemo(t *testing.T, bin string, busy ...string) {
 		t.Errorf("it says %d times that an address is another one, want %d", n, len(busy))
 	}
 	s := newDocShell(t, bin)
-	finland := "" // the command that asks as a client in Finland
+	finland := "" // the command that queries as a client in Finland
 	const picture = `^HTTP/1\.1 200 `
 	checks := []docCheck{
 		soon(`^127\.0\.0\.11$`), soon(`^127\.0\.0\.12$`),

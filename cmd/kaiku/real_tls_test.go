@@ -24,17 +24,17 @@ import (
 
 // The tests in this file run edges with TLS against curl, h2load and openssl s_client.
 
-// secureEdge is an edge that runs as a process of its own. It has www.example.com, with a
-// certificate of the authority in ca.pem.
+// secureEdge is an edge in a process of its own. It serves www.example.com with a certificate from
+// the authority in ca.pem.
 type secureEdge struct {
 	*process
 	http, https, admin string // addresses
 }
 
-// secureSite is the site of the tests with TLS.
+// secureSite is the site of the TLS tests.
 const secureSite = `{ name: www, hosts: [www.example.com, localhost], https: { redirect: true, hsts: { max_age: 8760h } }, origin: { servers: ["%s"] } }`
 
-// startSecureEdges runs an edge for each name. Its folder is fleetDir's.
+// startSecureEdges runs an edge for each name. dir is from fleetDir.
 func startSecureEdges(t *testing.T, bin, dir string, origin string, names ...string) []secureEdge {
 	t.Helper()
 	var edges []secureEdge
@@ -63,7 +63,7 @@ secrets: { fleet_key: fleet.key }
 	return edges
 }
 
-// fleetDir makes a folder with an authority, certificates of it, and a fleet key.
+// fleetDir makes a folder with an authority, certificates from it, and a fleet key.
 func fleetDir(t *testing.T, key string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -74,13 +74,13 @@ func fleetDir(t *testing.T, key string) string {
 	return dir
 }
 
-// port is that of an address.
+// port returns the port of an address.
 func port(addr string) string {
 	_, p, _ := net.SplitHostPort(addr)
 	return p
 }
 
-// filesOrigin serves files by their paths, with ranges, and counts the requests.
+// filesOrigin serves files by their paths, also ranges of them, and counts requests.
 func filesOrigin(t *testing.T, files map[string][]byte) (url string, requests *atomic.Int64) {
 	t.Helper()
 	requests = &atomic.Int64{}
@@ -100,7 +100,7 @@ func filesOrigin(t *testing.T, files map[string][]byte) (url string, requests *a
 	return s.URL, requests
 }
 
-// curlError is the exit code and the message of a curl that has to fail.
+// curlError returns the exit code and message of a curl command, which must fail.
 func curlError(t *testing.T, args ...string) (int, string) {
 	t.Helper()
 	out, err := exec.Command(need(t, "curl"), append([]string{"-sS", "--max-time", "20"}, args...)...).CombinedOutput()
@@ -112,7 +112,7 @@ func curlError(t *testing.T, args ...string) (int, string) {
 	return exit.ExitCode(), string(out)
 }
 
-// curled is an edge over TLS that curl asks, in front of an origin with two files.
+// curled is an edge with TLS, to which curl sends requests, in front of an origin with two files.
 type curled struct {
 	edge secureEdge
 	dir  string // of the certificates
@@ -146,7 +146,7 @@ func TestRealCurl(t *testing.T) {
 	}
 }
 
-// requests makes requests of many kinds by one version of HTTP.
+// requests sends many kinds of requests over one version of HTTP.
 func (c *curled) requests(t *testing.T, flag, version string) {
 	for range 2 {
 		head, got := curl(t, c.at("/b.bin", flag)...)
@@ -184,8 +184,8 @@ func (c *curled) requests(t *testing.T, flag, version string) {
 	wantHead(t, flag+" a Host of no site", head, `^`+version+` 421`)
 }
 
-// redirect goes from plain HTTP to TLS. Strict-Transport-Security is sent over TLS only (RFC 6797,
-// 7.2).
+// redirect checks the redirect from plain HTTP to HTTPS. Strict-Transport-Security is sent only
+// over TLS (RFC 6797, section 7.2).
 func (c *curled) redirect(t *testing.T) {
 	plain := "http://www.example.com/a.css?x=%2F"
 	args := []string{"--cacert", filepath.Join(c.dir, "ca.pem"), "--connect-to", "www.example.com:80:" + c.edge.http,
@@ -200,7 +200,7 @@ func (c *curled) redirect(t *testing.T) {
 	wantHead(t, "after the redirect", after, `(?s)^HTTP/2 200.*a\{\}\n$`)
 }
 
-// refused makes handshakes that fail.
+// refused does handshakes that must fail.
 func (c *curled) refused(t *testing.T) {
 	for _, refused := range []struct {
 		what    string
@@ -255,7 +255,7 @@ func TestRealH2load(t *testing.T) {
 	}
 }
 
-// A session that one edge began goes on at another one, if both have the same fleet key.
+// A TLS session from one edge resumes at another one, if both have the same fleet key.
 func TestRealResumption(t *testing.T) {
 	bin, dir := kaikuBinary(t), fleetDir(t, "a")
 	origin, _ := filesOrigin(t, map[string][]byte{"/a.css": []byte("a{}\n")})

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// need finds a program or fails.
+// need returns the path of a program, or fails the test.
 func need(t *testing.T, name string) string {
 	t.Helper()
 	for _, dir := range []string{"", "/usr/sbin/"} {
@@ -28,7 +28,7 @@ func need(t *testing.T, name string) string {
 	return ""
 }
 
-// process is a program that runs beside the test and ends with it.
+// process is a program that runs during the test and ends with it.
 type process struct {
 	*exec.Cmd
 	done chan error
@@ -46,13 +46,13 @@ func startProcess(t *testing.T, name string, args ...string) *process {
 	return p
 }
 
-// end sends a signal and waits for the process.
+// end sends a signal, and waits until the process has ended.
 func (p *process) end(t *testing.T, sig os.Signal) error {
 	t.Helper()
 	if p.ProcessState != nil {
 		return nil
 	}
-	_ = p.Process.Signal(sig) // it may have ended by itself
+	_ = p.Process.Signal(sig) // fails if it has ended
 	select {
 	case err := <-p.done:
 		p.done <- err
@@ -64,7 +64,7 @@ func (p *process) end(t *testing.T, sig os.Signal) error {
 	}
 }
 
-// waitFor asks an address until it accepts connections.
+// waitFor waits until an address accepts connections.
 func waitFor(t *testing.T, addr string) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -81,19 +81,19 @@ func waitFor(t *testing.T, addr string) {
 	}
 }
 
-// nginxOrigin runs nginx over a folder of files and returns its address and its access log.
+// nginxOrigin runs nginx at addr with a folder of files. It returns the folder and the access log.
 func nginxOrigin(t *testing.T, addr string) (files, log string) {
 	t.Helper()
 	return nginxServer(t, addr, "listen "+addr+";")
 }
 
-// nginxOriginTLS is nginxOrigin over TLS for one name.
+// nginxOriginTLS is nginxOrigin with TLS, for one name.
 func nginxOriginTLS(t *testing.T, addr, name, cert, key string) (files, log string) {
 	t.Helper()
 	return nginxServer(t, addr, fmt.Sprintf("listen %s ssl; server_name %s; ssl_certificate %s; ssl_certificate_key %s;", addr, name, cert, key))
 }
 
-// nginxServer runs nginx with a server of these directives that listens on addr.
+// nginxServer runs nginx with a server block of these directives, which listens on addr.
 func nginxServer(t *testing.T, addr, server string) (files, log string) {
 	t.Helper()
 	dir := t.TempDir()

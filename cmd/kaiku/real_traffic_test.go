@@ -23,12 +23,12 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// traffic is clients that ask for files at a constant rate, whatever the answers take. They find
-// the edges as clients on the Internet do: by a resolver that knows the name servers, tells the
-// client's network, keeps an answer for its TTL, and asks the next name server if one is silent. A
-// request is made once: any other answer than the whole file is a lost one. (Go's HTTP client
-// itself repeats a GET on another connection if the kept one had ended before the request, as all
-// browsers do.)
+// traffic is a set of clients that request files at a constant rate, however long the responses
+// take. They find edges as clients on the internet do, by a resolver. It knows the name servers,
+// sends the client's network, keeps answers for their TTL, and queries the next name server if one
+// is silent. A request is not repeated: anything but the whole file counts as lost. (Go's HTTP
+// client itself repeats a GET on a new connection if the kept one was closed before the request, as
+// all browsers do.)
 type traffic struct {
 	name  string
 	files map[string][]byte
@@ -37,17 +37,17 @@ type traffic struct {
 	mu      sync.Mutex
 	asked   int
 	lost    []string
-	told    int            // of these, how many failed the test already
+	told    int            // how many of these have failed the test already
 	by      map[string]int // requests served, by edge
 	slowest time.Duration
-	kept    int // requests on a connection that had served others
-	retried int // queries that the next name server was asked
+	kept    int // requests on a reused connection
+	retried int // queries that the next name server got
 }
 
-// trafficRate is how many requests a second each client makes.
+// trafficRate is the number of requests a second of each client.
 const trafficRate = 10
 
-// startTraffic begins with two clients for each of three networks.
+// startTraffic starts two clients in each of three networks.
 func startTraffic(t *testing.T, servers []string, dir string) *traffic {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -73,7 +73,7 @@ func startTraffic(t *testing.T, servers []string, dir string) *traffic {
 	return l
 }
 
-// lostNone fails the test for requests that were lost since it was called before.
+// lostNone fails the test for requests lost since its last call.
 func (l *traffic) lostNone(t *testing.T) {
 	t.Helper()
 	l.mu.Lock()
@@ -84,7 +84,7 @@ func (l *traffic) lostNone(t *testing.T) {
 	l.told = len(l.lost)
 }
 
-// served are the edges that served requests.
+// served returns how many requests each edge has served.
 func (l *traffic) served() map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,7 +95,7 @@ func (l *traffic) served() map[string]int {
 	return out
 }
 
-// String tells the figures.
+// String returns the figures.
 func (l *traffic) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,7 +110,7 @@ type trafficClient struct {
 	servers []string
 	http    *http.Client
 
-	mu    sync.Mutex // held while a query is under way: the others wait for its answer
+	mu    sync.Mutex // held during a query: the others wait for its answer
 	addr  string
 	until time.Time
 }
@@ -131,7 +131,7 @@ func (c *trafficClient) run(ctx context.Context) {
 	}
 }
 
-// ask makes one request.
+// ask sends one request.
 func (c *trafficClient) ask(file string) {
 	began := time.Now()
 	addr, reused, err := c.get(file)
@@ -179,7 +179,7 @@ func (c *trafficClient) get(file string) (addr string, reused bool, err error) {
 	return addr, reused, nil
 }
 
-// resolve returns the address of an edge, from the resolver's memory while its TTL lasts.
+// resolve returns the address of an edge. It keeps the address for its TTL.
 func (c *trafficClient) resolve() (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -196,7 +196,7 @@ func (c *trafficClient) resolve() (string, error) {
 			return addr, nil
 		}
 		errs = append(errs, err)
-		if !errors.As(err, new(*net.OpError)) { // it was no silence
+		if !errors.As(err, new(*net.OpError)) { // the server did answer
 			break
 		}
 		c.traffic.mu.Lock()
@@ -206,7 +206,7 @@ func (c *trafficClient) resolve() (string, error) {
 	return "", fmt.Errorf("no address: %w", errors.Join(errs...))
 }
 
-// query asks one name server, over UDP.
+// query queries one name server over UDP.
 func (c *trafficClient) query(server string) (addr string, ttl time.Duration, err error) {
 	conn, err := net.Dial("udp", server)
 	if err != nil {

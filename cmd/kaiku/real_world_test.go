@@ -18,23 +18,23 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
-// world is a network with three machines, an origin, and this process as the operator and the
-// clients. It is in namespaces of its own (network, mounts, processes): the machine that the test
-// runs on keeps its files and its network, and when the process that made the world ends, the
-// kernel ends all in it.
+// world is a network with three machines and an origin. This process is the operator and the
+// clients. A world has its own namespaces for the network, mounts and processes, so the machine of
+// the test keeps its files and network. When the process that made the world ends, the kernel kills
+// everything in it.
 type world struct {
 	dir, home, config string
 	bin               string            // of the operator
 	files             string            // of the origin
-	systemd           string            // the program that stands for systemd
+	systemd           string            // the stand-in for systemd
 	nodes             []string          // names
-	power             map[string]func() // by name: switches a machine off
+	power             map[string]func() // by name: functions that switch a machine off
 
 	mu    sync.Mutex
 	addrs map[string]string // by name
 }
 
-// addr is the address of a node, also for those who ask while machines come and go.
+// addr returns the address of a node. It is safe to call while machines come and go.
 func (w *world) addr(node string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -45,7 +45,7 @@ const worldVariable = "KAIKU_TEST_WORLD"
 
 func inWorld() bool { return os.Getenv(worldVariable) != "" }
 
-// runInWorld runs the test that calls it again, in a process with namespaces of its own.
+// runInWorld runs the calling test again, in a process with namespaces of its own.
 func runInWorld(t *testing.T) {
 	t.Helper()
 	for program, from := range map[string]string{"sshd": "openssh-server", "ssh": "openssh-client",
@@ -66,7 +66,7 @@ func runInWorld(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	runtime.LockOSThread() // whose end is what Pdeathsig is about
+	runtime.LockOSThread() // Pdeathsig applies when this thread ends
 	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%s in a world of its own, which takes root: %v", t.Name(), err)
@@ -84,13 +84,13 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// newNetwork makes the network, which has no machines yet, and the operator's key and program.
+// newNetwork makes a network without machines, and the operator's key and program.
 func newNetwork(t *testing.T) *world {
 	t.Helper()
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil { // of the processes of this world
+	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil { // shows the processes of this world
 		t.Fatal(err)
 	}
 	w := &world{dir: t.TempDir(), addrs: map[string]string{}, power: map[string]func(){}}
@@ -109,7 +109,7 @@ func newNetwork(t *testing.T) *world {
 	return w
 }
 
-// addNode starts a machine. One of the same name is switched off before.
+// addNode starts a machine. First it switches off a machine with the same name.
 func (w *world) addNode(t *testing.T, name, addr string) {
 	t.Helper()
 	if off := w.power[name]; off != nil {
@@ -143,7 +143,7 @@ func (w *world) addNode(t *testing.T, name, addr string) {
 	w.run(t, "ip", "link", "set", link, "master", "br0", "up")
 	w.run(t, "nsenter", "-n", "-t", pid, "ip", "address", "add", addr+"/32", "dev", "eth0")
 	w.run(t, "nsenter", "-n", "-t", pid, "ip", "link", "set", "eth0", "up")
-	// all are neighbours, whatever their addresses
+	// all are on one link, whatever their addresses
 	w.run(t, "nsenter", "-n", "-t", pid, "ip", "route", "add", "default", "dev", "eth0")
 	w.run(t, "ip", "route", "replace", addr+"/32", "dev", "br0")
 	w.nodes = append(w.nodes, name)
@@ -153,7 +153,7 @@ func (w *world) addNode(t *testing.T, name, addr string) {
 	waitFor(t, addr+":22")
 }
 
-// writeFleet writes the fleet file and what it names.
+// writeFleet writes the fleet file and the files that it names.
 func (w *world) writeFleet(t *testing.T) {
 	t.Helper()
 	dir := filepath.Join(w.dir, "fleet")
@@ -184,7 +184,7 @@ nodes:
 	}
 }
 
-// run runs a program that must not fail.
+// run runs a program, which must succeed.
 func (w *world) run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
@@ -194,14 +194,14 @@ func (w *world) run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// command is one of the operator's kaiku, with the operator's keys.
+// command returns a kaiku command with the operator's keys.
 func (w *world) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(w.bin, args...)
 	cmd.Env = append(os.Environ(), "HOME="+w.home, "SSH_AUTH_SOCK=")
 	return cmd
 }
 
-// kaiku runs a command of kaiku that must not fail, and returns what it printed.
+// kaiku runs a kaiku command, which must succeed, and returns its output.
 func (w *world) kaiku(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := w.command(args...).Output()
@@ -211,7 +211,7 @@ func (w *world) kaiku(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// ssh runs a script on a node by the client of OpenSSH, with the host key that kaiku noted.
+// ssh runs a script on a node with OpenSSH's client. It uses the host key that kaiku has recorded.
 func (w *world) ssh(t *testing.T, node, script string) string {
 	t.Helper()
 	return w.run(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o",
