@@ -60,7 +60,7 @@ func startSite(t *testing.T, h http.Handler) *agent {
 	return &agent{dialer: dialer{roots, port}}
 }
 
-// A page over each protocol: over one connection, or six with HTTP/1.1.
+// A page loads over each protocol: on one connection, or on six with HTTP/1.1.
 func TestVisitPage(t *testing.T) {
 	for _, proto := range protocols() {
 		t.Run(proto, func(t *testing.T) {
@@ -89,10 +89,10 @@ func TestVisitPage(t *testing.T) {
 	}
 }
 
-// An address that refuses and one that says nothing are passed over for the next.
+// Addresses that refuse or stay silent are skipped.
 func TestDialFirst(t *testing.T) {
 	a := startSite(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	mute, err := net.Listen("tcp", net.JoinHostPort("127.0.0.7", a.dialer.port)) // takes connections and says nothing
+	mute, err := net.Listen("tcp", net.JoinHostPort("127.0.0.7", a.dialer.port)) // accepts connections and stays silent
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestDialFirst(t *testing.T) {
 	}
 }
 
-// A sweep counts which versions there are, and a client tells it in its reply.
+// A sweep counts versions, and the client reports them in its reply.
 func TestClientSweeps(t *testing.T) {
 	a := startSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "7") {

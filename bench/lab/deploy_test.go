@@ -28,7 +28,7 @@ func TestAllDone(t *testing.T) {
 	}
 }
 
-// A page that failed during a deploy is told of, in every form.
+// Every form of the report names a page that failed during a deploy.
 func TestDeployLoses(t *testing.T) {
 	for failed, want := range map[int]bool{0: true, 1: false} {
 		seen := loadResult{Name: "Helsinki", During: loadSum{Visits: 100, Failed: failed, Most: 777}}

@@ -72,7 +72,7 @@ func TestSum(t *testing.T) {
 	}
 }
 
-// A goal that is not met is told as such, in every form.
+// Every form of the report shows a goal that is not met.
 func TestGoalsNotMet(t *testing.T) {
 	r := &report{Time: "2026-01-01T00:00:00Z"}
 	for _, way := range ways() {
@@ -108,7 +108,7 @@ func TestGoalsNotMet(t *testing.T) {
 	}
 }
 
-// The world's machines have addresses of their own, and each pair a delay.
+// All machines of the world have different addresses, and each pair has a delay.
 func TestHosts(t *testing.T) {
 	seen := map[string]bool{}
 	for _, h := range hosts() {
@@ -128,7 +128,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// A stub keeps answers for their TTL, and asks again when nothing comes.
+// A stub keeps answers for their TTL. It repeats the query if no answer comes.
 func TestStub(t *testing.T) {
 	asked := make(chan string, 10)
 	server := &dns.Server{Addr: "127.0.0.1:0", Net: "udp",

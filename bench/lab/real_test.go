@@ -16,7 +16,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
-// TestMain is also the client and process 1 of machines, which the lab runs as other processes.
+// TestMain also runs as the client and as process 1 of machines, which the lab starts as other
+// processes.
 func TestMain(m *testing.M) {
 	machine.Run()
 	if len(os.Args) > 1 && os.Args[1] == "client" {
@@ -52,8 +53,8 @@ func testOptions(t *testing.T) options {
 		client: []string{self, "client"}, log: t.Output()}
 }
 
-// TestRealLab is the short version of `make lab`. What is measured in time is only told, as the
-// machine that tests run on has other things to do: what clients must never see fails it.
+// TestRealLab is the short version of `make lab`. Times are only printed, because a test machine is
+// busy with other things. What clients must never see fails the test.
 func TestRealLab(t *testing.T) {
 	r, err := measure(t.Context(), testOptions(t))
 	if r != nil {
@@ -75,8 +76,8 @@ func TestRealLab(t *testing.T) {
 	}
 }
 
-// TestRealLabEndsEarly ends the lab in the middle, as Ctrl-C does: while the fleet comes together,
-// and in a deploy.
+// TestRealLabEndsEarly ends the lab early, as Ctrl-C does: while the fleet starts, and during a
+// deploy.
 func TestRealLabEndsEarly(t *testing.T) {
 	for name, change := range map[string]func(*options){
 		"fleet":  func(*options) {},

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Each kind of violation is found, and what the promise allows is none.
+// The checker finds each kind of violation, and none in what the promise allows.
 func TestChecker(t *testing.T) {
 	const limit = 10 * time.Second
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -81,7 +81,7 @@ func TestChecker(t *testing.T) {
 	}
 }
 
-// A body tells its version, and one that is cut, mixed or of another object tells that.
+// A body has its version. A body that is cut short, mixed or another object's is an error.
 func TestVersionOf(t *testing.T) {
 	x := object{path: "/g1/o2", size: 20_000}
 	whole := body(x, 7)
@@ -98,7 +98,7 @@ func TestVersionOf(t *testing.T) {
 	}
 }
 
-// Each fault has a name of its own, and begins and heals.
+// Each fault has a unique name, a title, a begin and a heal.
 func TestFaults(t *testing.T) {
 	seen := map[string]bool{}
 	for _, f := range allFaults() {

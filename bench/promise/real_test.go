@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestRealPromise is the short version of `bin/lab -parts promise`: a violation fails it.
+// TestRealPromise is the short version of `bin/lab -parts promise`. A violation fails it.
 func TestRealPromise(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "kaiku")
 	cmd := exec.Command("go", "build", "-o", bin, "github.com/kaiku-cdn/kaiku/cmd/kaiku")

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestMain is also the program whose clock is stepped: it tells the time once a line it is given.
+// TestMain also runs as the program whose clock is stepped: it prints the time whenever it reads a
+// line.
 func TestMain(m *testing.M) {
 	if os.Getenv("KAIKU_TELL_TIME") != "" {
 		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {

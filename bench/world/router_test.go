@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// pipe is a port in memory: what the host sends is in out, what it is given, and when, in got.
+// pipe is a port in memory. out has what the host sends, and got has what it receives, and when.
 type pipe struct {
 	out  chan []byte
 	got  []arrival
@@ -16,7 +16,7 @@ type pipe struct {
 }
 
 type arrival struct {
-	at   time.Duration // since the begin
+	at   time.Duration // since the start
 	id   byte
 	size int
 }
@@ -42,12 +42,12 @@ func (p *pipe) Close() error {
 	return nil
 }
 
-// epoch is when the time of a synctest bubble begins.
+// epoch returns the time at which a synctest bubble starts.
 func epoch() time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 func addr(n byte) netip.Addr { return netip.AddrFrom4([4]byte{198, 18, n, 1}) }
 
-// packetTo makes a packet of a size, with an id where the type of service is.
+// packetTo returns a packet of a size. Its type of service field has an ID.
 func packetTo(n, id byte, size int) []byte {
 	b := make([]byte, size)
 	b[0], b[1], b[2], b[3] = 0x45, id, byte(size>>8), byte(size)
@@ -55,7 +55,7 @@ func packetTo(n, id byte, size int) []byte {
 	return b
 }
 
-// route makes hosts 0 to n-1, sends with send, and gives what each got within a minute.
+// route makes hosts 0 to n-1 and calls send. It returns what each host received within a minute.
 func route(t *testing.T, lines []Line, change func(*Router), send func(hosts []*pipe)) (got [][]arrival,
 	counts Counts) {
 	t.Helper()
@@ -95,11 +95,11 @@ func TestRouterDelays(t *testing.T) {
 	}, func(hosts []*pipe) {
 		hosts[0].out <- packetTo(1, 1, 100)
 		hosts[0].out <- packetTo(2, 2, 1500)
-		hosts[0].out <- packetTo(9, 3, 100) // nobody
+		hosts[0].out <- packetTo(9, 3, 100) // no host has this address
 		hosts[0].out <- []byte{0x60, 0, 0}
 		time.Sleep(10 * time.Millisecond)
 		hosts[1].out <- packetTo(0, 4, 40)
-		hosts[2].out <- packetTo(1, 5, 40) // a link without delay
+		hosts[2].out <- packetTo(1, 5, 40) // on a link without delay
 	})
 	const ms = time.Millisecond
 	for host, want := range map[int][]arrival{0: {{62 * ms, 4, 40}}, 1: {{10 * ms, 5, 40}, {52 * ms, 1, 100}},
@@ -119,8 +119,8 @@ func TestRouterDelays(t *testing.T) {
 	}
 }
 
-// A line of 12 kbit/s sends a packet of 1,500 bytes in a second, and drops those that would wait
-// for longer than its queue.
+// A line of 12 kbit/s takes a second for a packet of 1,500 bytes. It drops packets that would wait
+// longer than the queue allows.
 func TestRouterRates(t *testing.T) {
 	for name, lines := range map[string][]Line{
 		"up": {{Up: 12_000, Queue: 3 * time.Second}, {}}, "down": {{}, {Down: 12_000, Queue: 3 * time.Second}},
@@ -186,7 +186,7 @@ func TestRouterCuts(t *testing.T) {
 	}
 }
 
-// A way that is cut leaves the one back.
+// A cut in one direction leaves the other one open.
 func TestRouterOneWay(t *testing.T) {
 	got, counts := route(t, make([]Line, 2), func(r *Router) {
 		if err := r.SetWay("a", "b", func(l *Link) { l.Cut = true }); err != nil {
@@ -228,8 +228,8 @@ func TestPlaces(t *testing.T) {
 			if a == b {
 				continue
 			}
-			// No cable lies on the great circle; the longest detours of public figures are some 2.6
-			// times that.
+			// No cable follows the great circle. The longest detours in public figures are about
+			// 2.6 times as long.
 			if least := fastest(where[a], where[b]); rtt < least || rtt > 26*least/10 {
 				t.Errorf("%s–%s: %v, and light in fibre takes %v", a, b, rtt, least)
 			}

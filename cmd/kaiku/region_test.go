@@ -22,12 +22,12 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// countingOrigin answers each path with itself and counts what it is asked.
+// countingOrigin answers each path with the path itself, and counts requests.
 type countingOrigin struct {
 	*httptest.Server
 	mu    sync.Mutex
 	asked map[string]int
-	loops http.Header // the last request's fields
+	loops http.Header // header of the last request
 }
 
 func newCountingOrigin(t *testing.T) *countingOrigin {
@@ -47,8 +47,7 @@ func newCountingOrigin(t *testing.T) *countingOrigin {
 	return o
 }
 
-// twice returns how many of the paths with a prefix it was asked for, and how many of them more
-// than once.
+// twice returns how many paths with a prefix were requested, and how many of them more than once.
 func (o *countingOrigin) twice(prefix string) (paths, more int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -72,8 +71,8 @@ type testNode struct {
 
 const regionKey = "0123456789abcdef0123456789abcdef0123"
 
-// startRegion starts edges eu1, eu2 and eu3 of one region and us1 of another, which is the shield,
-// in front of an origin, of which the fleet file may say more.
+// startRegion starts the edges eu1, eu2 and eu3 of one region, and us1 of another one, which is the
+// shield. more is added to the origin in the fleet file.
 func startRegion(t *testing.T, originURL string, more ...string) map[string]*testNode {
 	t.Helper()
 	dir := t.TempDir()
@@ -135,7 +134,7 @@ func (n *testNode) start(t *testing.T, fleetFile, name string) {
 	t.Cleanup(func() { n.stop() })
 }
 
-// get asks for a path and fails the test unless the answer is right.
+// get requests a path, and fails the test unless the response is right.
 func (n *testNode) get(t *testing.T, path string) http.Header {
 	resp, err := n.client.Get("http://www.example.com" + path)
 	if err != nil {
@@ -150,7 +149,7 @@ func (n *testNode) get(t *testing.T, path string) http.Header {
 	return resp.Header
 }
 
-// askAll asks each of some nodes for n paths, all nodes at the same time.
+// askAll requests n paths from each of some nodes, from all nodes at the same time.
 func askAll(t *testing.T, prefix string, n int, nodes ...*testNode) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -193,7 +192,7 @@ func TestRegionIsOneCache(t *testing.T) {
 
 	eu2.stop() // it owned a third of the keys
 	askAll(t, "/without-owner", 1000, eu1, eu3)
-	// While edges disagree about who is up, one may fetch what another one fetches too; that is
+	// While edges disagree about which of them are up, two of them may fetch the same path. That is
 	// rare.
 	if paths, more := o.twice("/without-owner"); paths != 1000 || more > 10 {
 		t.Errorf("without eu2 the origin was asked for %d paths of 1000, for %d of them more than once", paths, more)
@@ -206,7 +205,7 @@ func TestRegionIsOneCache(t *testing.T) {
 	}
 }
 
-// Only the edges of the fleet can ask the listener for peers.
+// Only edges of the fleet can use the listener for peers.
 func TestPeersAlone(t *testing.T) {
 	o := newCountingOrigin(t)
 	nodes := startRegion(t, o.URL)
@@ -222,7 +221,7 @@ func TestPeersAlone(t *testing.T) {
 	for want, conf := range map[string]*tls.Config{"certificate required": {InsecureSkipVerify: true,
 		NextProtos: []string{"h2"}}, "bad certificate": nameServer} {
 		c, err := tls.Dial("tcp", nodes["eu1"].peer, conf)
-		if err == nil { // in TLS 1.3 a client learns at its first read
+		if err == nil { // in TLS 1.3, the first read of a client returns the error
 			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 			_, err = io.ReadAll(c)
 			c.Close()
@@ -231,7 +230,7 @@ func TestPeersAlone(t *testing.T) {
 			t.Errorf("want %s: %v", want, err)
 		}
 	}
-	// A client's own word about tiers counts for nothing, and it sees no peer's fields.
+	// A client can't forge the fields for other tiers, and doesn't see the fields of peers.
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "http://www.example.com/forged", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -247,7 +246,7 @@ func TestPeersAlone(t *testing.T) {
 	}
 }
 
-// forward listens and hands each connection on to an address.
+// forward listens, and forwards each connection to an address.
 func forward(t *testing.T, to string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -277,7 +276,7 @@ func forward(t *testing.T, to string) string {
 	return l.Addr().String()
 }
 
-// An origin that leads back to the edge is a loop, also where check can't know it.
+// An origin that leads back to the edge is a loop, even where check can't find it.
 func TestLoopIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	n := &testNode{http: freeport.Addr(t), admin: freeport.Addr(t)}

@@ -14,8 +14,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// aloneLease has the control plane of a fleet hear of a node that is in no fleet file, until stop
-// is called.
+// aloneLease gives a node that is in no fleet file a lease in the control plane, until stop is
+// called.
 func (f *operated) aloneLease(t *testing.T, name string) (stop func()) {
 	t.Helper()
 	of, _, err := config.Load(f.config)
@@ -44,7 +44,7 @@ func (f *operated) aloneLease(t *testing.T, name string) (stop func()) {
 		cancel()
 		c.Close()
 	})
-	return func() { // as a machine that loses its power
+	return func() { // like a machine that loses power
 		c.Close()
 		cancel()
 		<-done
@@ -101,7 +101,7 @@ func TestRemoveCommand(t *testing.T) {
 	testwait.Until(t, "nobody knows it any more", func() bool { return !knows("gone") })
 }
 
-// What a fleet lacks without a node is told before it is removed.
+// A removal first says what the fleet will lack without the node.
 func TestRemovalIsMissed(t *testing.T) {
 	f, zones, err := config.Load(writeDeployed(t))
 	if err != nil {

@@ -27,28 +27,28 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// rotatedFleet are three nodes in this process, each with a folder of its own, that are edges of
-// one region, the first of them or all control nodes; and the operator's folder.
+// rotatedFleet has three nodes in this process, each with a folder of its own, and the operator's
+// folder. All nodes are edges of one region. Control nodes are the first node or all.
 type rotatedFleet struct {
 	t      *testing.T
 	config string // the operator's
 	nodes  []*rotatedNode
-	// version is what the origin's objects have now.
+	// version is the current version of the origin's objects.
 	version atomic.Int64
-	kept    atomic.Int64 // how often the origin was asked for /kept
+	kept    atomic.Int64 // number of requests for /kept at the origin
 }
 
-// rotatedNode is one of them.
+// rotatedNode is a node of a rotatedFleet.
 type rotatedNode struct {
 	name, dir, http, admin string
 	stop                   func()
-	// drained is held while it is restarted: clients go to it no more, as after a drain.
+	// drained is locked while the node restarts: clients skip it, as after a drain.
 	drained sync.RWMutex
 }
 
 const rotatedObjects = 8
 
-// newRotatedFleet starts the nodes, the first of which are control nodes.
+// newRotatedFleet starts the nodes, of which the first ones are control nodes.
 func newRotatedFleet(t *testing.T, control int) *rotatedFleet {
 	t.Helper()
 	f := &rotatedFleet{t: t}
@@ -101,7 +101,7 @@ nodes:
 	return f
 }
 
-// file is a file of the operator's folder, or of a node's.
+// file returns the path of a file in the operator's folder.
 func (f *rotatedFleet) file(name string) string { return filepath.Join(filepath.Dir(f.config), name) }
 
 func (f *rotatedFleet) read(file string) string {
@@ -117,7 +117,7 @@ func (f *rotatedFleet) start(n *rotatedNode) {
 	n.stop = runNode(f.t, filepath.Join(n.dir, "fleet.yaml"), n.name)
 }
 
-// running is the fleet as a deploy of the operator's files asks it.
+// running returns the fleet as a deploy of the operator's files queries it.
 func (f *rotatedFleet) running() *deployFleet {
 	f.t.Helper()
 	file, _, err := config.Load(f.config)
@@ -144,9 +144,9 @@ func (f *rotatedFleet) untilHealthy(n *rotatedNode) {
 		func() bool { err = d.Healthy(f.t.Context(), n.name, dial); return err == nil })
 }
 
-// rotation is one of a file of the operator's. Its deploy does what the real one does: it brings
-// the file to one node after the other, and restarts those whose fleet key changes, drained; a node
-// that a deploy would refuse fails the test.
+// rotation returns a rotation of a file of the operator's. Its deploy does what the real one does:
+// it brings the file to one node after the other, and restarts those whose fleet key changes while
+// they are drained. A node that a deploy would refuse fails the test.
 func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
 	r := &rotation{file: f.file(file), stages: stages, again: "kaiku rotate",
 		say: func(format string, a ...any) { f.t.Logf(format, a...) }}
@@ -173,7 +173,7 @@ func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
 		defer cancel()
 		d := f.running()
 		if file == "fleet.key" {
-			d.fleet.TLS.ACME = &config.ACME{} // these edges have no certificates, but their vault is there
+			d.fleet.TLS.ACME = &config.ACME{} // these edges have no certificates, but they share a vault
 			return d.reseal(ctx, direct)
 		}
 		return d.accepted(ctx, direct, secret)
@@ -181,7 +181,7 @@ func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
 	return r
 }
 
-// change gives a node a file of the operator's.
+// change copies a file of the operator's to a node.
 func (f *rotatedFleet) change(d *deployFleet, n *rotatedNode, file string) error {
 	own, now := filepath.Join(n.dir, file), f.read(f.file(file))
 	if file == "fleet.key" {
@@ -199,7 +199,7 @@ func (f *rotatedFleet) change(d *deployFleet, n *rotatedNode, file string) error
 	return replaceFile(own, []byte(now))
 }
 
-// vault is the one that edges with the operator's fleet key share.
+// vault returns the vault of edges with the operator's fleet key.
 func (f *rotatedFleet) vault() (v *fleet.Vault, close func()) {
 	f.t.Helper()
 	d := f.running()
@@ -214,13 +214,13 @@ func (f *rotatedFleet) vault() (v *fleet.Vault, close func()) {
 	return &fleet.Vault{Client: c, Secrets: secrets}, c.Close
 }
 
-// rotatedLoad are clients of a fleet: those that get, at all edges, and one that purges.
+// rotatedLoad has clients that get objects from all edges, and one client that purges.
 type rotatedLoad struct {
 	*rotatedFleet
 	token atomic.Value // of the client that purges
 
 	gets, purges atomic.Int64
-	purged       [rotatedObjects]int64 // versions that every edge has to have of each object
+	purged       [rotatedObjects]int64 // versions that every edge must have, by object
 	last         uint64                // sequence of the last purge
 	client       *http.Client
 	every        func(pause time.Duration, do func(i int) bool)
@@ -242,7 +242,7 @@ func (f *rotatedFleet) load() *rotatedLoad {
 	return l
 }
 
-// purging is a load of purges alone.
+// purging starts a load that only purges.
 func (f *rotatedFleet) purging() *rotatedLoad {
 	l := &rotatedLoad{rotatedFleet: f,
 		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
@@ -280,7 +280,7 @@ func (f *rotatedFleet) purging() *rotatedLoad {
 	return l
 }
 
-// get gets an object from a node.
+// get requests an object from a node.
 func (l *rotatedLoad) get(client *http.Client, n *rotatedNode, object int) (version int64, err error) {
 	n.drained.RLock()
 	defer n.drained.RUnlock()
@@ -301,9 +301,9 @@ func (l *rotatedLoad) get(client *http.Client, n *rotatedNode, object int) (vers
 	return strconv.ParseInt(string(body), 10, 64)
 }
 
-// purge purges an object by the first node that takes it: while a node is restarted another one is
-// asked, and while control nodes elect all are asked again. A token that is refused is an error at
-// once.
+// purge purges an object through the first node that accepts the purge. While a node restarts, it
+// uses another one. During an election of control nodes, it tries all again. A refused token is an
+// error at once.
 func (l *rotatedLoad) purge(client *http.Client, object int) error {
 	var last error
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
@@ -366,8 +366,8 @@ func (l *rotatedLoad) lostNone() {
 	}
 }
 
-// Both secrets are replaced under load: no request is lost, and no purge, whether who purges has
-// the old token or the new one.
+// Both secrets are replaced under load. No request and no purge is lost, whether the purging client
+// has the old token or the new one.
 func TestRotateUnderLoad(t *testing.T) {
 	f := newRotatedFleet(t, 3)
 	vault, end := f.vault()
@@ -379,7 +379,7 @@ func TestRotateUnderLoad(t *testing.T) {
 	load := f.load()
 
 	token := f.rotation("admin.token", tokenStages)
-	token.sure = func() (bool, error) { // both are good; who purges gets the new one
+	token.sure = func() (bool, error) { // both tokens are valid, and the purging client gets the new one
 		before := load.purges.Load()
 		testwait.Until(t, "there are purges with the old token",
 			func() bool { return load.purges.Load() > before+5 || t.Failed() })

@@ -13,13 +13,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// testRotation is a rotation whose nodes are files in a folder. It is stopped before the event
-// whose turn it is.
+// testRotation is a rotation in which nodes are files in a folder. It stops before one of its
+// events.
 type testRotation struct {
 	rotation
 	t      *testing.T
 	nodes  []string // files
-	stopAt int      // which event; 0 is none
+	stopAt int      // number of the event; 0 means none
 	events int
 	told   strings.Builder
 }
@@ -74,7 +74,7 @@ func newTestRotation(t *testing.T, stages []stage, text string) *testRotation {
 	return r
 }
 
-// behind reports whether nodes have another file.
+// behind reports whether some node has another version of the file.
 func (r *testRotation) behind() bool {
 	return slices.ContainsFunc(r.nodes, func(n string) bool { return r.read(n) != r.read(r.file) })
 }
@@ -87,7 +87,7 @@ func (r *testRotation) read(file string) string {
 	return string(b)
 }
 
-// wantKnown checks that each node accepts what the operator uses and, of keys, every other node.
+// wantKnown checks that each node accepts the operator's secret and, for keys, every other node's.
 func (r *testRotation) wantKnown() {
 	all := append([]string{r.file}, r.nodes...)
 	secrets := make([][]string, len(all))
@@ -106,8 +106,8 @@ func (r *testRotation) wantKnown() {
 	}
 }
 
-// Wherever a rotation is stopped, another run of it comes to its end, with one new secret, and
-// nobody refuses anybody on the way.
+// Wherever a rotation is stopped, a second run completes it, with one new secret. On the way, no
+// node refuses another.
 func TestRotation(t *testing.T) {
 	for what, stages := range map[string][]stage{"key": keyStages, "token": tokenStages} {
 		for stopAt := 0; ; stopAt++ {
@@ -122,7 +122,7 @@ func TestRotation(t *testing.T) {
 				t.Errorf("%s, stopped at %d: %v", what, stopAt, err)
 			}
 			r.wantKnown()
-			var begun string // the new secret, once it is somewhere
+			var begun string // the new secret, once it is in a file
 			for _, s := range strings.Fields(strings.ReplaceAll(r.read(r.file), "# of 2026", "")) {
 				if len(s) == 44 {
 					begun = s
@@ -149,15 +149,15 @@ func TestRotation(t *testing.T) {
 			if list, _ := filepath.Glob(filepath.Dir(r.file) + "/.*"); len(list) > 0 {
 				t.Errorf("files were left: %q", list)
 			}
-			if stopAt > 0 && !stopped { // there were no more events
+			if stopAt > 0 && !stopped { // there were fewer events
 				break
 			}
 		}
 	}
 }
 
-// A rotation goes a step at a time if it is told to, and before its last one asks whether the old
-// secret can be given up.
+// With --step, a rotation does one step at a time. Before the last step, it asks whether to give up
+// the old secret.
 func TestRotationSteps(t *testing.T) {
 	r := newTestRotation(t, keyStages, "old\n")
 	r.once = true
@@ -178,7 +178,7 @@ func TestRotationSteps(t *testing.T) {
 	r = newTestRotation(t, tokenStages, "old\n")
 	answer := false
 	r.sure = func() (bool, error) { return answer, nil }
-	for range 2 { // and what was done is not done again
+	for range 2 { // a repetition must change nothing
 		if err := r.run(t.Context()); err != nil || !strings.HasPrefix(r.read(r.file), "old\n") {
 			t.Fatalf("the old secret is given up without an answer: %v, %q", err, r.read(r.file))
 		}
@@ -192,7 +192,7 @@ func TestRotationSteps(t *testing.T) {
 	}
 }
 
-// What kaiku rotate did not write is not guessed at.
+// A rotation refuses a file that kaiku rotate did not write.
 func TestRotationOfAnEditedFile(t *testing.T) {
 	for text, says := range map[string]string{
 		"": "no secret", "a\nb\n": "2 secrets, which no kaiku rotate wrote",

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// fetch asks a node for a path with some fields, and returns the answer and its body.
+// fetch requests a path from a node with some fields. It returns the response and its body.
 func (n *testNode) fetch(t *testing.T, path string, fields map[string]string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "http://www.example.com"+path, nil)
@@ -36,7 +36,7 @@ func (n *testNode) fetch(t *testing.T, path string, fields map[string]string) (*
 	return resp, string(body)
 }
 
-// A page that was deleted goes from all tiers, though the origin's 404 can't be stored.
+// A deleted page disappears from all tiers, even if the origin's 404 can't be stored.
 func TestSupersededThroughTiers(t *testing.T) {
 	var deleted atomic.Bool
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -75,8 +75,8 @@ func TestSupersededThroughTiers(t *testing.T) {
 	}
 }
 
-// Requests with credentials, and for what is answered with an error, are at the origin at the same
-// time through all tiers.
+// Requests with credentials, and requests for a URL whose response is an error, reach the origin
+// concurrently through all tiers.
 func TestWhoCannotShareDoesNotQueueInTiers(t *testing.T) {
 	const clients = 20
 	for _, c := range []struct {
@@ -122,12 +122,12 @@ func TestWhoCannotShareDoesNotQueueInTiers(t *testing.T) {
 		for i := range clients {
 			askers.Go(func() { ask(nodes["eu1"], i) })
 		}
-		askers.Wait() // none is answered before all have come, or the client's timeout
+		askers.Wait() // each gets an answer once all have come, or the client times out
 	}
 }
 
-// Behind owner and shield too, those who come after the first who waited in vain get what is stored
-// at once.
+// Behind owner and shield too, once one request has waited in vain, later ones get the stored
+// response at once.
 func TestOriginThatHangsBehindTiers(t *testing.T) {
 	var hangs atomic.Bool
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -159,7 +159,7 @@ func TestOriginThatHangsBehindTiers(t *testing.T) {
 	}
 }
 
-// A client that has a private page already is not sent it again through the tiers.
+// A client that already has a private page gets a 304 through the tiers.
 func TestConditionsThroughTiers(t *testing.T) {
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "private")

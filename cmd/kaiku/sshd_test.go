@@ -13,8 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy/sshtest"
 )
 
-// newOperator gives this process the home of an operator: an SSH key, and known_hosts to which
-// servers add themselves.
+// newOperator gives this process an operator's home folder: an SSH key, and a known_hosts to which
+// test servers add themselves.
 func newOperator(t *testing.T) (key ssh.PublicKey) {
 	t.Helper()
 	home := t.TempDir()
@@ -23,9 +23,9 @@ func newOperator(t *testing.T) (key ssh.PublicKey) {
 	return sshtest.WriteKey(t, filepath.Join(home, ".ssh/id_ed25519"))
 }
 
-// newSSHServer starts the SSH server of a machine whose loopback is that of this one, and returns
-// its address. It takes the operator's key, and the operator knows its host key. It runs no command
-// but "id -u".
+// newSSHServer starts the SSH server of a machine that shares this machine's loopback, and returns
+// its address. It accepts the operator's key, and the operator knows its host key. The only command
+// that it runs is "id -u".
 func newSSHServer(t *testing.T, operator ssh.PublicKey) (addr string) {
 	t.Helper()
 	s := &sshtest.Server{Operator: operator, Run: func(command string, ch ssh.Channel) int {

@@ -36,7 +36,7 @@ func (l *logLines) text() string {
 	return l.have.String()
 }
 
-// healthyFleet is a fleet of three nodes that are all control nodes and edges, and two of them name
+// healthyFleet is a fleet of three nodes. All are control nodes and edges, and two are name
 // servers.
 type healthyFleet struct {
 	file  string
@@ -44,8 +44,8 @@ type healthyFleet struct {
 	dns   map[string]string // addresses of the name servers
 }
 
-// newHealthyFleet writes the files of a fleet whose ACME authority accepts connections and never
-// answers, so that no order ends within the test.
+// newHealthyFleet writes the files of the fleet. Its ACME authority accepts connections but never
+// answers, so no order ends during the test.
 func newHealthyFleet(t *testing.T) *healthyFleet {
 	t.Helper()
 	authority, err := net.Listen("tcp", "127.0.0.1:0")
@@ -78,8 +78,8 @@ nodes:
 	return f
 }
 
-// A fleet whose three control nodes, edges and name servers start for the first time, one after the
-// other and without a fault, logs no warning and no error.
+// If the nodes of a fleet start for the first time, one after the other and without a fault, they
+// log no warning and no error.
 func TestHealthyStartIsQuiet(t *testing.T) {
 	f := newHealthyFleet(t)
 	var out logLines
@@ -108,9 +108,9 @@ func TestHealthyStartIsQuiet(t *testing.T) {
 	}
 }
 
-// checkQuiet fails the test for a line that is more than information, unless it is about the
-// machine, or 15 s or more after the node's start: on a busy machine a start may last so long that
-// a node rightly warns of it.
+// checkQuiet fails the test for a line above level Info. Two kinds are allowed: lines about the
+// machine, and lines 15 s or more after the node's start, because on a busy machine a node may
+// rightly warn of a slow start.
 func checkQuiet(t *testing.T, line string, started map[string]time.Time) {
 	t.Helper()
 	m := regexp.MustCompile(`^time=(\S+) level=(\S+) .*? node=(\S+)`).FindStringSubmatch(line)

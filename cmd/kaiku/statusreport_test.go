@@ -16,7 +16,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// reportOf is what status prints.
+// reportOf returns what status prints.
 func reportOf(t *testing.T, f *config.Fleet, answers []nodeAnswer) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -26,7 +26,7 @@ func reportOf(t *testing.T, f *config.Fleet, answers []nodeAnswer) string {
 	return out.String()
 }
 
-// A server of which some requests failed and others did not is no problem.
+// A server that failed only some requests is not a problem.
 func TestStatusReportToleratesFailures(t *testing.T) {
 	f, answers := aFleet()
 	s := &answers[0].Status.Origins[0].Servers[0]
@@ -37,7 +37,7 @@ func TestStatusReportToleratesFailures(t *testing.T) {
 	}
 }
 
-// That the disk of a control node is nearly full is told before purges are refused.
+// The report warns of a nearly full disk of a control node before purges are refused.
 func TestStatusReportOfDisks(t *testing.T) {
 	f, answers := aFleet()
 	answers[1].Status.Nodes[0].Disk = fleet.DiskScarce
@@ -49,7 +49,7 @@ func TestStatusReportOfDisks(t *testing.T) {
 	}
 }
 
-// aFleet are the answers of three nodes with large figures.
+// aFleet returns the answers of three nodes, with large figures.
 func aFleet() (*config.Fleet, []nodeAnswer) {
 	f := &config.Fleet{Nodes: []config.Node{{Name: "helsinki1", Roles: []string{"control", "edge", "geodns"}},
 		{Name: "newyork1", Roles: []string{"control", "edge"}}, {Name: "singapor1", Roles: []string{"edge"}}}}
@@ -73,8 +73,7 @@ func aFleet() (*config.Fleet, []nodeAnswer) {
 	return f, answers
 }
 
-// What an operator needs first is at the top, and the tables can be read on a terminal of 100
-// columns.
+// What an operator needs first comes first. The tables fit a terminal of 100 columns.
 func TestStatusReport(t *testing.T) {
 	f, answers := aFleet()
 	well := reportOf(t, f, answers)
@@ -111,7 +110,7 @@ func TestStatusReport(t *testing.T) {
 			func(_ *config.Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = -1 }},
 		{"helsinki1: there is no certificate for www.example.com yet",
 			func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Certificates[0].DaysLeft = nil }},
-		// though the others go on with what they knew
+		// the others run on with what they know
 		{"newyork1: it is not heard of any more",
 			func(_ *config.Fleet, a []nodeAnswer) { a[2].Status.Nodes[1].Live = false }},
 		{"newyork1: it is behind with purges",

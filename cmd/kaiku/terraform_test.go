@@ -17,8 +17,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// A machine that cloud-init makes has what `kaiku deploy` gives it. Terraform renders the template;
-// no provider is needed, and nothing is downloaded.
+// A machine that cloud-init sets up is as `kaiku deploy` would leave it. Terraform renders the
+// template. It needs no provider and downloads nothing.
 func TestTerraform(t *testing.T) {
 	terraform, err := exec.LookPath("terraform")
 	if err != nil {
@@ -46,7 +46,7 @@ func TestTerraform(t *testing.T) {
 	run(dir, "fmt", "-check", "-diff", "-recursive", "terraform")
 	run(example, "init", "-input=false", "-no-color")
 	run(example, "validate", "-no-color")
-	for _, name := range []string{"fleet.key", "admin.token"} { // which the example's comment says how to make
+	for _, name := range []string{"fleet.key", "admin.token"} { // the example's comment says how to make them
 		if err := os.WriteFile(filepath.Join(example, "fleet", name), []byte(strings.Repeat("s3cret", 8)),
 			0o600); err != nil {
 			t.Fatal(err)
@@ -56,7 +56,8 @@ func TestTerraform(t *testing.T) {
 		t.Errorf("check: %v\n%s", err, out)
 	}
 
-	// The same with secrets, and a program for machines to fetch: this test itself is kaiku.
+	// The same with secrets, and with a program for machines to download: this test program stands
+	// in for kaiku.
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +91,7 @@ type cloudConfig struct {
 	Run   [][]string                                              `yaml:"runcmd"`
 }
 
-// bootMachine does what cloud-init does with user data, in a folder that stands for /.
+// bootMachine does what cloud-init does with user data. A folder stands in for /.
 func bootMachine(t *testing.T, name, data, sum string) {
 	t.Helper()
 	var machine cloudConfig
@@ -165,8 +166,8 @@ func (c *cloudConfig) writeFiles(t *testing.T, root string) {
 	}
 }
 
-// recordingTools returns a folder with programs in place of those that would change this machine.
-// Each appends its name and arguments to the file log beside it.
+// recordingTools returns a folder with stand-ins for programs that would change this machine. Each
+// appends its name and arguments to the file log beside it.
 func recordingTools(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
@@ -179,7 +180,7 @@ func recordingTools(t *testing.T) string {
 	return bin
 }
 
-// checkUnits checks that the units below root are those that a deploy would install.
+// checkUnits checks that the units below root are the ones that a deploy installs.
 func checkUnits(t *testing.T, name, root string) {
 	t.Helper()
 	units, err := unitsOf(filepath.Join(root, "etc/kaiku/fleet.yaml"), name, false)

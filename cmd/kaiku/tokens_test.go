@@ -15,8 +15,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// A file of tokens may have several: the first is used by commands, all are accepted, and a change
-// is taken while the node runs.
+// A file may have several tokens. Commands use the first one, and nodes accept all. A running node
+// reloads a changed file.
 func TestTokensReload(t *testing.T) {
 	dir, log := t.TempDir(), &lockedBuffer{}
 	write := func(name, text string) string {
@@ -71,7 +71,7 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 	if err := with("new"); err != nil {
 		t.Errorf("the new token: %v", err)
 	}
-	// What can't be taken changes nothing.
+	// A file that can't be used changes nothing.
 	f, _, err := config.Load(fleetFile)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 	}
 }
 
-// Without a token, the admin API is on loopback alone, also after a reload.
+// Without a token, the admin API listens only on loopback, also after a reload.
 func TestTokensNeeded(t *testing.T) {
 	f := &config.Fleet{}
 	for admin, ok := range map[string]bool{"127.0.0.1:9080": true, "localhost:9080": true, "[::1]:9080": true,
@@ -99,7 +99,7 @@ func TestTokensNeeded(t *testing.T) {
 	}
 }
 
-// lockedBuffer is what several goroutines write to.
+// lockedBuffer is a buffer that is safe for concurrent use.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  strings.Builder

@@ -64,8 +64,8 @@ func TestTheContractLoads(t *testing.T) {
 	}
 }
 
-// brokenContracts each replace one text of the contract's fleet file. The error is at the line of
-// the text at, and has the words of says.
+// brokenContracts each replace one text of the contract's fleet file. The error must be at the line
+// with the text at, and have the words in says.
 var brokenContracts = []struct{ name, from, to, at, says string }{
 	{"unknown key", "balance: least-requests", "ballance: least-requests", "ballance", "unknown key"},
 	{"unknown key at the top", "geodns:", "geodns: {}\ngeo-dns:", "geo-dns", "unknown key"},
@@ -199,7 +199,7 @@ func TestCheckOfZones(t *testing.T) {
 	}
 }
 
-// Zone files, too, may begin with a byte order mark, and not be in UTF-16.
+// Zone files may also begin with a byte order mark, but must not be in UTF-16.
 func TestCheckOfZonesInOtherEncodings(t *testing.T) {
 	fleet, zone := fleetText(t)
 	if _, _, err := Load(writeFleet(t, fleet, "\ufeff"+zone)); err != nil {
@@ -252,7 +252,7 @@ func TestWeightZeroTakesANodeOut(t *testing.T) {
 	}
 }
 
-// A geoip database that tells of no place is refused by its name.
+// A geoip database without locations is an error that names the file.
 func TestCheckRefusesADatabaseWithoutPlaces(t *testing.T) {
 	fleet, zone := fleetText(t)
 	asn, err := filepath.Abs("testdata/GeoLite2-ASN.mmdb")

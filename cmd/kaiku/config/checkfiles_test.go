@@ -43,7 +43,7 @@ func audited(t *testing.T, file string, opt Audit) (told string, failed bool) {
 	return out.String(), false
 }
 
-// checked is audited without the name and the lines of the file, for all that its files are.
+// checked is audited without the file's name and lines.
 func checked(t *testing.T, config string) (told string, failed bool) {
 	t.Helper()
 	text, failed := audited(t, config, Audit{Files: true})
@@ -56,7 +56,7 @@ func checked(t *testing.T, config string) (told string, failed bool) {
 	return strings.Join(lines, "\n"), failed
 }
 
-// selfSigned makes a certificate and its key, in PEM.
+// selfSigned returns a self-signed certificate and its key, in PEM.
 func selfSigned(t *testing.T, until time.Time) (cert, key string) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -81,8 +81,8 @@ const filesFleet = `sites: [{ name: www, hosts: [a.example], origin: { servers: 
 nodes: { hel1: { roles: [edge], location: [1, 2], addresses: [203.0.113.10] } }
 `
 
-// Files that the fleet file names: relative paths start from it, absolute ones may be the nodes'
-// own.
+// Relative paths in the fleet file start from its folder. Files with absolute paths may exist only
+// on nodes.
 func TestCheckFiles(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := selfSigned(t, time.Now().Add(time.Hour))
@@ -155,7 +155,7 @@ func TestCheckFiles(t *testing.T) {
 	writeAll(t, dir, map[string]string{"fleet.yaml": strings.Replace(filesFleet, "ORIGIN", "",
 		1) + "secrets: { admin_token: " + inline + " }\n"})
 	if told, _ := audited(t, filepath.Join(dir, "fleet.yaml"), Audit{Files: true}); strings.Contains(told, inline) {
-		// nor with the line
+		// nor as a part of the line
 		t.Errorf("the secret is shown:\n%s", told)
 	}
 }

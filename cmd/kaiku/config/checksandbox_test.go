@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Paths that the unit of a deploy keeps the process from: check warns of each, deploy refuses them.
+// check warns of paths that the systemd unit hides from the process, and deploy refuses them.
 func TestCheckSandbox(t *testing.T) {
 	const fleet = `sites: [{ name: www, hosts: [a.example], origin: { servers: ["https://b.example"] } }]
 nodes: { hel1: { roles: [edge], location: [1, 2], addresses: [203.0.113.10] } }

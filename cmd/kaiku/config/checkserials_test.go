@@ -10,7 +10,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// serialServer is a name server with a zone of a serial. It gives its address.
+// serialServer starts a name server whose zone has a serial. It returns the server's address.
 func serialServer(t *testing.T, serial uint32) string {
 	t.Helper()
 	text := fmt.Sprintf("@ 60 IN SOA ns1 h %d 2 3 4 5\n@ 60 IN NS ns1\nns1 60 IN A 127.0.0.1\n", serial)
@@ -37,7 +37,7 @@ func serialServer(t *testing.T, serial uint32) string {
 	return s.LocalAddr().String()
 }
 
-// A serial that would go backwards is told by check, which asks the fleet's name servers.
+// check queries the fleet's name servers, and warns of a serial that would go backwards.
 func TestCheckFindsSerialsThatGoBackwards(t *testing.T) {
 	server := serialServer(t, 2026112702)
 	fleet := "nodes:\n  ns1: { roles: [geodns], addresses: [127.0.0.1] }\n" +

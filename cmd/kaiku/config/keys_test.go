@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// keysOf lists the keys of a type and of all below it, as "Type key", with the paths at which they
-// can stand.
+// keysOf collects the keys of a type and of all types below it, as "Type key", with their paths.
 func keysOf(t reflect.Type, path string, out map[string][]string) {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Array:
@@ -34,8 +33,8 @@ func keysOf(t reflect.Type, path string, out map[string][]string) {
 	}
 }
 
-// docs/fleet.yaml explains every key: with its comments taken off, as far as these are YAML, it is
-// a fleet file that has all that the types know, and no more.
+// docs/fleet.yaml explains every key. With the commented YAML uncommented, it is a fleet file that
+// has exactly the keys of the types.
 func TestEveryKeyIsExplained(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/fleet.yaml")
 	if err != nil {

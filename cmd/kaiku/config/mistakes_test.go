@@ -13,8 +13,8 @@ import (
 // mistake is a file, and what is printed about it: "" if nothing is wrong.
 type mistake struct{ name, text, want string }
 
-// wrong loads a fleet file and returns all that is told of it, a line each, without the file's name
-// and its lines.
+// wrong loads a fleet file. It returns the errors and warnings, one per line, without the file's
+// name and lines.
 func wrong(t *testing.T, text string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "fleet.yaml")
@@ -55,7 +55,7 @@ func wrongIn(t *testing.T, file string) string {
 	return strings.Join(told, "\n")
 }
 
-// No value of any type brings the words of a library to the operator.
+// No value of any type brings a library's message to the operator.
 func TestNoWordsOfLibraries(t *testing.T) {
 	for _, value := range []string{"x", "-1", "1.2.3.4.5", "::g", "1e999", "%zz", "http://%zz", "0x",
 		"99999999999999999999", "a: b", "[]", "{}", "[[x]]", "~", "!!int x", "10.0.0.0/8/8", "fe80::1%eth0/64",

@@ -8,8 +8,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// A node with a credential for some sites purges these alone, and only what all edges take for the
-// same site.
+// A node with a credential for some sites may purge only these, and only if all edges have the same
+// sites.
 func TestMayPurge(t *testing.T) {
 	t.Parallel()
 	nodes := []fleet.Lease{{Node: "hel1", Live: true, Sites: "a"}, {Node: "ns1", Live: true},
@@ -40,7 +40,7 @@ func TestLoad(t *testing.T) {
 	l := &load{sent: func() uint64 { return sent }, capacity: 1000}
 	at := time.Now()
 	l.now(at)
-	for range 120 { // half of the capacity for two minutes
+	for range 120 { // two minutes at half of the capacity
 		sent += 500
 		at = at.Add(time.Second)
 		l.now(at)

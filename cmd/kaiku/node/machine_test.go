@@ -11,15 +11,15 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// A cache in memory that the machine does not have is refused, with the numbers; one that may be
-// too much is told of.
+// A RAM tier larger than the machine's memory is an error with the numbers. One that may be too
+// large is a warning.
 func TestMachineFits(t *testing.T) {
 	for _, c := range []struct {
 		memory, disk, hasMemory, hasDisk config.Size
 		refused, warned                  string
 	}{
 		{256 << 20, 10 << 30, 1 << 30, 20 << 30, "", ""},
-		{256 << 20, 10 << 30, 0, 0, "", ""}, // nobody knows
+		{256 << 20, 10 << 30, 0, 0, "", ""}, // unknown sizes
 		{8 << 30, 10 << 30, 4_100_000_000, 20 << 30,
 			"edge.memory is 8.0GiB, and this machine has 3.8GiB: give the edge a quarter of it at most, as 978MiB", ""},
 		{3 << 30, 10 << 30, 4 << 30, 20 << 30, "", "edge.memory is more than half of what this machine has"},
@@ -37,7 +37,7 @@ func TestMachineFits(t *testing.T) {
 	}
 }
 
-// An edge asks the machine that it is on.
+// An edge checks the machine on which it runs.
 func TestEdgeLargerThanTheMachine(t *testing.T) {
 	if machineMemory() == 0 {
 		t.Skip("this machine does not tell its memory")

@@ -7,7 +7,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// A node tells its way to the control plane by distance, itself first.
+// A node sorts the control nodes by distance. Itself comes first.
 func TestNearestControl(t *testing.T) {
 	at := func(name string, lat, lon float64) config.Node {
 		return config.Node{Name: name, Location: &config.Location{lat, lon}}

@@ -13,7 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// TestStampIsLinear looks at 16 times the files, which may cost little more than 16 times the
+// TestStampIsLinear watches 16 times as many files, which must take little more than 16 times the
 // memory.
 func TestStampIsLinear(t *testing.T) {
 	dir := t.TempDir()
@@ -37,7 +37,7 @@ func TestStampIsLinear(t *testing.T) {
 	}
 }
 
-// TestStampSeesChanges changes, removes and adds a file that is watched.
+// TestStampSeesChanges changes, removes and adds a watched file.
 func TestStampSeesChanges(t *testing.T) {
 	dir := t.TempDir()
 	config, zone := filepath.Join(dir, "fleet.yaml"), filepath.Join(dir, "zone")
@@ -62,8 +62,8 @@ func TestStampSeesChanges(t *testing.T) {
 	}
 }
 
-// TestFixedKeys changes every key that a node takes at its start only: none may change without a
-// warning.
+// TestFixedKeys changes every setting that a node reads only when it starts. fixedBy must show each
+// change, because otherwise a change would log no warning.
 func TestFixedKeys(t *testing.T) {
 	fixed := func(edge string) map[string]string {
 		file := filepath.Join(t.TempDir(), "fleet.yaml")

@@ -11,7 +11,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// A reload keeps the pools that would be made from the same, and makes those anew that would not.
+// A reload keeps the pools with unchanged settings, and replaces the others.
 func TestReloadKeepsPools(t *testing.T) {
 	dir := t.TempDir()
 	fleetFile := filepath.Join(dir, "fleet.yaml")

@@ -13,7 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
-// A node does not start without a secret that its fleet file names, if it has a use for it.
+// A node does not start without a secret that its fleet file names, if the node needs it.
 func TestStartWithoutSecrets(t *testing.T) {
 	dir := t.TempDir()
 	const fleet = `sites: [{ name: www, hosts: [a.example], origin: { servers: ["https://b.example"] } }]

@@ -13,8 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// A process gets its listeners as systemd passes them: a connection made before it runs is
-// answered.
+// A process gets its listeners as systemd passes them. It answers a connection that was made before
+// it started.
 func TestInherited(t *testing.T) {
 	if os.Getenv("KAIKU_TEST_INHERIT") != "" {
 		os.Setenv("LISTEN_PID", os.Getenv("KAIKU_TEST_INHERIT_PID"))
@@ -26,7 +26,7 @@ func TestInherited(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String()) // waits in the socket
+	c, err := net.Dial("tcp", l.Addr().String()) // waits in the listen queue
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestInherited(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer told.Close()
-	// exec keeps the pid, as systemd knows it.
+	// exec keeps the PID, which is what systemd expects.
 	cmd := exec.Command("sh", "-c", `KAIKU_TEST_INHERIT_PID=$$ exec "$0" -test.run '^TestInherited$'`, os.Args[0])
 	cmd.Env = append(os.Environ(), "KAIKU_TEST_INHERIT="+l.Addr().String(), "LISTEN_FDS=1", "NOTIFY_SOCKET="+socket)
 	cmd.ExtraFiles = []*os.File{file}
