@@ -91,7 +91,7 @@ func (b *bench) h2load(ctx context.Context, i *instance, c testCase) (o outcome,
 	if ok, _ := strconv.Atoi(string(status[1])); ok < o.Requests || string(done[2]) != string(done[1]) {
 		return o, fmt.Errorf("h2load: not all succeeded:\n%s", out)
 	}
-	o.Bytes = min(o.Bytes, int64(o.Requests)*(c.Body+c.Body/100+1000)) // h2load counts the bytes of bodies that it cut short at the end
+	o.Bytes = min(o.Bytes, int64(o.Requests)*(c.Body+c.Body/100+1000)) // h2load counts bodies cut short at the end
 	o.P50, o.P99, err = h2Latency(log)
 	return o, err
 }

@@ -18,7 +18,7 @@ func newTimerfdAlarm() (alarm, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a timer: %w", err)
 	}
-	return &timerfdAlarm{os.NewFile(uintptr(fd), "timer")}, nil // non-blocking, so that the runtime's poller waits for it
+	return &timerfdAlarm{os.NewFile(uintptr(fd), "timer")}, nil // non-blocking, for the runtime's poller
 }
 
 func (a *timerfdAlarm) set(at time.Time) {

@@ -100,7 +100,7 @@ func completeAll(cmd *cobra.Command, etc string) {
 		"host": completeHosts(etc, "", ""), "prefix": completeURLs(etc), "sitemap": completeURLs(etc),
 	} {
 		if f := cmd.Flags().Lookup(flag); f != nil && (cmd.Name() != "init") {
-			_ = cmd.RegisterFlagCompletionFunc(flag, complete) // an error means that the flag doesn't exist or has a completion
+			_ = cmd.RegisterFlagCompletionFunc(flag, complete) // fails for an unknown flag, or twice
 		}
 	}
 	if cmd.Flags().Lookup("config") != nil {

@@ -171,7 +171,7 @@ func serviceOf(f *config.Fleet, n *config.Node) deploy.Service {
 	}
 	if n.Has(config.RoleEdge) {
 		e := f.EdgeOf(n)
-		memory += 2*int64(e.Memory) + 512<<20 // twice the RAM tier, because Go's heap grows during a collection; segments being written
+		memory += 2*int64(e.Memory) + 512<<20 // Go's heap during a collection; segments being written
 		s.Listen = append(s.Listen, e.HTTP)
 		if e.HTTPS != "" {
 			s.Listen = append(s.Listen, e.HTTPS)

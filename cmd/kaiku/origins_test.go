@@ -263,7 +263,7 @@ edge: { http: %q, admin: %q, data: %q, disk: 128MiB, memory: 16MiB }
 	}
 	o := &httptest.Server{Listener: l,
 		Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Cache-Control", "max-age=60") // makes the edge store it, so the client sees the end only after the edge has
+			w.Header().Set("Cache-Control", "max-age=60") // so that the client sees the end after the edge
 			_, _ = io.WriteString(w, "hello")
 		})}}
 	o.Start()

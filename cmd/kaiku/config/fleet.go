@@ -64,7 +64,7 @@ type HSTS struct {
 type Origin struct {
 	Servers             []OriginServer `yaml:"servers"`
 	Balance             string         `yaml:"balance"`
-	Host                string         `yaml:"host"` // the Host that origins get: a name, or origin.ClientHost for the client's
+	Host                string         `yaml:"host"` // Host for origins: a name, or origin.ClientHost
 	SNI                 string         `yaml:"sni"`
 	Health              *OriginHealth  `yaml:"health"`
 	SlowStart           Duration       `yaml:"slow_start"`

@@ -50,8 +50,7 @@ func (e *fileError) text(kind string) string {
 		max(0, e.col-1)) + "^"
 }
 
-// decodeYAML decodes text into v, a pointer to a struct. The document that it returns has the
-// errors.
+// decodeYAML decodes text into v, a pointer to a struct. The result has the errors.
 func decodeYAML(name string, text []byte, v any) *yamlDoc {
 	d := &yamlDoc{name: name, at: map[string]*token.Position{}, anchors: map[string]ast.Node{},
 		failed: map[string]bool{}}
@@ -64,19 +63,18 @@ func decodeYAML(name string, text []byte, v any) *yamlDoc {
 	return d
 }
 
-// parent returns the path of the mapping or list that has a path in it.
+// parent returns the path of the mapping or list that holds a path.
 func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
-// errorf adds an error about the value at a path. Its position is that of the value or, if the file
-// has no such value, of the nearest parent that the file has. A path that did not decode gets no
-// further error.
+// errorf adds an error about the value at a path, or at its nearest parent that the file has.
+// A path that did not decode gets no further error.
 func (d *yamlDoc) errorf(path, format string, a ...any) {
 	if !d.spoilt(path) {
 		d.errorAt(d.position(path), "%s", inPath(path, format, a...))
 	}
 }
 
-// warnf adds a warning: what it is about works, but is hardly meant.
+// warnf adds a warning, for a value that works but is hardly meant.
 func (d *yamlDoc) warnf(path, format string, a ...any) {
 	if !d.spoilt(path) {
 		d.warns = append(d.warns, d.note(d.position(path), inPath(path, format, a...)))
@@ -135,8 +133,7 @@ func (d *yamlDoc) note(pos *token.Position, msg string) *fileError {
 	return &fileError{file: d.name, line: pos.Line, col: pos.Column, msg: msg, source: d.line(pos.Line)}
 }
 
-// failure returns all errors, or nil. It sorts the errors and warnings by line, and puts those of
-// other files last.
+// failure returns all errors, or nil, sorted by line. Those of other files come last.
 func (d *yamlDoc) failure() error {
 	slices.SortStableFunc(d.errs, func(a, b error) int {
 		var x, y *fileError
@@ -234,8 +231,7 @@ func (d *yamlDoc) decode(path string, n ast.Node, v reflect.Value) {
 	d.failAt(start(n).Position, path, "want %s", wanted(v.Type()))
 }
 
-// start returns the first token of a node. The library's token for a block mapping is its first
-// colon.
+// start returns the first token of a node. A block mapping's own token is its first colon.
 func start(n ast.Node) *token.Token {
 	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
 		return m.Values[0].Key.GetToken()
@@ -256,8 +252,7 @@ func keyField(t reflect.Type) int {
 	return -1
 }
 
-// entries calls use for each entry of a mapping, with the entry's key and path. A duplicate key is
-// an error.
+// entries calls use for each entry of a mapping. A duplicate key is an error.
 func (d *yamlDoc) entries(path string, values []*ast.MappingValueNode,
 	use func(key, path string, e *ast.MappingValueNode)) {
 	seen := map[string]int{}
@@ -324,8 +319,8 @@ func unknownKey(key, near string, known []string, t reflect.Type) string {
 	return words.Suggest(key, known)
 }
 
-// findField returns the struct field with a key. If there is none, it returns all keys of the
-// struct. Fields of an inline struct count as fields of the outer one.
+// findField returns the struct field with a key, or else all keys of the struct. Fields of an
+// inline struct count as fields of the outer one.
 func findField(v reflect.Value, key string) (field reflect.Value, known []string) {
 	for i := range v.NumField() {
 		switch name := v.Type().Field(i).Tag.Get("yaml"); name {
@@ -412,9 +407,8 @@ func (d *yamlDoc) scalar(path string, n ast.ScalarNode, v reflect.Value) {
 	}
 }
 
-// refusal returns the message for a text that a type does not accept. Types of this package have
-// messages of their own. For other types it says what is wanted, to keep the messages of libraries
-// from operators.
+// refusal returns the message for a text that a type does not accept: the own message of a type of
+// this package, or else what is wanted. So no message of a library reaches the operator.
 func refusal(err error, text string, t reflect.Type) string {
 	var own formError
 	if errors.As(err, &own) {

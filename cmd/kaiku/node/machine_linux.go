@@ -24,7 +24,7 @@ func machineMemory() config.Size {
 	}
 	_, group, _ := strings.Cut(strings.TrimSpace(string(own)), "0::")
 	for strings.HasPrefix(group, "/") {
-		text, _ := os.ReadFile(path.Join("/sys/fs/cgroup", group, "memory.max")) // "max" or a missing file means no limit
+		text, _ := os.ReadFile(path.Join("/sys/fs/cgroup", group, "memory.max")) // "max" or no file means no limit
 		if limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
 			total = min(total, config.Size(limit))
 		}
