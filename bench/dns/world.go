@@ -61,8 +61,8 @@ func newWorld(dir string) (*world, error) {
 	if w.health, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
-	// Kaiku's health checks go here. The other servers have no health checks, and take all sites as
-	// healthy.
+	// Kaiku's health checks go here. The other servers have no health checks, and take all sites
+	// as healthy.
 	go func() {
 		_ = http.Serve(w.health, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	}()

@@ -1,6 +1,6 @@
 // Package grpc tests that gRPC passes through an edge. A client and a server of grpc-go talk
-// through the program bin/kaiku. The package is a module of its own, to keep grpc-go out of Kaiku's
-// module.
+// through the program bin/kaiku. The package is a module of its own, to keep grpc-go out of
+// Kaiku's module.
 package grpc
 
 import (
@@ -156,8 +156,8 @@ tls: { certificates: [{ cert: tls.crt, key: tls.key }] }
 	return https
 }
 
-// TestRealGRPC tests unary and streaming calls with metadata in both directions, statuses and
-// cancellation.
+// TestRealGRPC tests unary and streaming calls with metadata in both directions, statuses
+// and cancellation.
 func TestRealGRPC(t *testing.T) {
 	dir := t.TempDir()
 	pair, roots := certificate(t, dir)

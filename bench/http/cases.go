@@ -12,8 +12,8 @@ type setup struct {
 	Disk   int // MiB
 	// RAMHolds reports whether all objects are meant to fit in RAM.
 	RAMHolds bool
-	// Cores has the peer's cores, as taskset takes them. "" means one core, which the load does not
-	// use.
+	// Cores has the peer's cores, as taskset takes them. "" means one core, which the load does
+	// not use.
 	Cores string
 	// Shield puts a second cache of the same kind between the peer and the origin. The cost of both
 	// counts.

@@ -96,8 +96,8 @@ func (b *bench) h2load(ctx context.Context, i *instance, c testCase) (o outcome,
 	return o, err
 }
 
-// h2Latency reads h2load's log. Each line has the time, the status and the duration of a request in
-// µs.
+// h2Latency reads h2load's log. Each line has the time, the status and the duration of a request
+// in µs.
 func h2Latency(log string) (p50, p99 time.Duration, err error) {
 	f, err := os.Open(log)
 	if err != nil {

@@ -120,8 +120,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return errors.Join(err, write(newReport(results, servers), stdout, *out, *asJSON, *svg))
 }
 
-// repin executes this program again on the core of the load, with a file limit for 10,000
-// connections.
+// repin executes this program again on the core of the load, with a file limit for
+// 10,000 connections.
 func repin() error {
 	if runtime.NumCPU() < 2 {
 		return errors.New("needs two cores: one for the peers, one for the load")

@@ -20,8 +20,8 @@ type result struct {
 	Ratios  map[string]ratio    `json:"kaiku_over"`
 }
 
-// ratio is Kaiku's figure divided by that of another peer, for each round: minimum, median and
-// maximum.
+// ratio is Kaiku's figure divided by that of another peer, for each round: minimum, median
+// and maximum.
 type ratio struct {
 	CPU  spread `json:"cpu"`
 	Rate spread `json:"requests_per_second"`

@@ -76,8 +76,8 @@ func (b *bench) measureSlow(ctx context.Context, i *instance, c testCase) (m sam
 	return m, nil
 }
 
-// readSlowly is client n. It reads from its offset in the object until ctx ends, and compares the
-// bytes.
+// readSlowly is client n. It reads from its offset in the object until ctx ends, and compares
+// the bytes.
 func (i *instance) readSlowly(ctx context.Context, c testCase, n int, got *atomic.Int64) error {
 	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		bad := raw.Control(func(fd uintptr) {

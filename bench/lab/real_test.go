@@ -16,8 +16,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
-// TestMain also runs as the client and as process 1 of machines, which the lab starts as other
-// processes.
+// TestMain also runs as the client and as process 1 of machines, which the lab starts as
+// other processes.
 func TestMain(m *testing.M) {
 	machine.Run()
 	if len(os.Args) > 1 && os.Args[1] == "client" {
@@ -76,8 +76,8 @@ func TestRealLab(t *testing.T) {
 	}
 }
 
-// TestRealLabEndsEarly ends the lab early, as Ctrl-C does: while the fleet starts, and during a
-// deploy.
+// TestRealLabEndsEarly ends the lab early, as Ctrl-C does: while the fleet starts, and during
+// a deploy.
 func TestRealLabEndsEarly(t *testing.T) {
 	for name, change := range map[string]func(*options){
 		"fleet":  func(*options) {},

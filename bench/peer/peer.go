@@ -1,6 +1,6 @@
 // Package peer runs the programs that a benchmark compares, each on its own cores. It measures the
-// CPU time and memory of a program and all processes that the program started, as the kernel counts
-// them.
+// CPU time and memory of a program and all processes that the program started, as the kernel
+// counts them.
 package peer
 
 import (
@@ -46,8 +46,8 @@ func Start(ctx context.Context, cores string, env []string, args ...string) (*Pr
 	return p, nil
 }
 
-// Ended returns a channel that is closed when the program has ended. Before Stop, that is a
-// failure.
+// Ended returns a channel that is closed when the program has ended. Before Stop, that is
+// a failure.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
 // stopTime is how long a program has to end after SIGTERM.

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestMain also runs as the program whose clock is stepped: it prints the time whenever it reads a
-// line.
+// TestMain also runs as the program whose clock is stepped: it prints the time whenever it reads
+// a line.
 func TestMain(m *testing.M) {
 	if os.Getenv("KAIKU_TELL_TIME") != "" {
 		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {

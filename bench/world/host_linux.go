@@ -22,8 +22,8 @@ type Host struct {
 	At   Place
 	Addr netip.Addr // an IPv4 address that no other host has
 	Line Line
-	// Home puts the host at the end of a home's line, so each of its round trips takes Access
-	// longer.
+	// Home puts the host at the end of a home's line, so each of its round trips takes
+	// Access longer.
 	Home bool
 }
 

@@ -48,8 +48,8 @@ type RoundTrip struct {
 const Source = "typical round trips between servers of these cities as public ping tables have them (WonderNetwork, wondernetwork.com/pings; the Azure and AWS tables of " +
 	"latencies between regions), rounded, and typed in from memory rather than read from there on a day: they move by some per cent from month to month and from provider to provider"
 
-// RoundTrips returns the table of round trips. A test checks that none is faster than light in
-// fibre.
+// RoundTrips returns the table of round trips. A test checks that none is faster than light
+// in fibre.
 func RoundTrips() []RoundTrip {
 	const ms = time.Millisecond
 	return []RoundTrip{

@@ -66,8 +66,8 @@ func inNamespace(name string, f func() error) error {
 	return err
 }
 
-// openTUN opens a new TUN device in a namespace. Each read returns one packet without an additional
-// header.
+// openTUN opens a new TUN device in a namespace. Each read returns one packet without an
+// additional header.
 func openTUN(namespace, device string) (*os.File, error) {
 	var file *os.File
 	err := inNamespace(namespace, func() error {

@@ -176,8 +176,8 @@ func (p *siteProbe) secure(ctx context.Context, host, listen string) error {
 	return nil
 }
 
-// fetch sends a request to the node over a connection of its own. It reads up to siteBytes of the
-// body.
+// fetch sends a request to the node over a connection of its own. It reads up to siteBytes of
+// the body.
 func (p *siteProbe) fetch(ctx context.Context, target, listen string, fields http.Header) (status int,
 	header http.Header, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, siteTime)

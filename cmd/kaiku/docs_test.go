@@ -50,8 +50,8 @@ type docRow struct {
 	text   func(t *testing.T, s *docShell, text string) // for a block that is not commands
 }
 
-// docCheck runs a command and checks its output. shown is the output that the document shows, if
-// any.
+// docCheck runs a command and checks its output. shown is the output that the document shows,
+// if any.
 type docCheck func(t *testing.T, s *docShell, command, shown string)
 
 // docBlock is an indented or fenced block of a document.

@@ -98,9 +98,9 @@ func (c *purgeCheck) start() {
 	}
 }
 
-// startPurgedRegion starts a control node, the edges of a region, and us1. more is added to the
-// origin in the fleet file. When it returns, the edges trust their caches and fetch from each
-// other.
+// startPurgedRegion starts a control node, the edges of a region, and us1. more is added to
+// the origin in the fleet file. When it returns, the edges trust their caches and fetch from
+// each other.
 func startPurgedRegion(t *testing.T, answer http.HandlerFunc, more string, names ...string) map[string]*testNode {
 	t.Helper()
 	dir := t.TempDir()

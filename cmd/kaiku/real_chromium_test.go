@@ -162,8 +162,8 @@ func TestRealChromium(t *testing.T) {
 	}
 }
 
-// The demo's page is no wider than a phone, and shows all columns of its table, in light and dark
-// mode.
+// The demo's page is no wider than a phone, and shows all columns of its table, in light and
+// dark mode.
 func TestRealDemoPage(t *testing.T) {
 	chromium := need(t, "chromium")
 	const measure = `addEventListener("load", () => {

@@ -195,8 +195,8 @@ func (w *world) deploy(t *testing.T, b *deploy.Binary, args ...string) *deployme
 	return d
 }
 
-// want checks the exit code and the outcome for each node. In the end, all nodes must have the
-// version.
+// want checks the exit code and the outcome for each node. In the end, all nodes must have
+// the version.
 func (d *deployment) want(t *testing.T, code int, has *deploy.Binary, outcomes ...string) {
 	t.Helper()
 	if d.code != code || len(d.report.Nodes) != len(outcomes) {

@@ -81,8 +81,8 @@ geodns:
   listen: "127.0.0.1:%[5]s"
   zones: [{ name: example.com, file: example.com.zone, edges: { www: { ttl: 1000s }, both: { answers: 2, ttl: 1000s } } }]
 `, web+9, hel, nyc, dir, port, web+1, s.admin)
-	// Health checks also reach the edge's IPv6 address. An address that fails them is not in
-	// answers.
+	// Health checks also reach the edge's IPv6 address. An address that fails them is not
+	// in answers.
 	six, err := net.Listen("tcp6", fmt.Sprintf("[::1]:%d", web))
 	if err != nil {
 		t.Fatal(err)
@@ -283,8 +283,8 @@ func TestRealDNSBehindResolver(t *testing.T) {
 			r.start(t, r.port, s.port)
 			waitFor(t, "127.0.0.1:"+r.port)
 			before := s.metrics(t, "kaiku_dns_answered_total")
-			// One scope of the answers covers the Finnish networks, and another one those of the
-			// US.
+			// One scope of the answers covers the Finnish networks, and another one those of
+			// the US.
 			for range 3 {
 				for network, want := range map[string]string{
 					"193.166.3.0/24": "127.0.0.33", "193.166.99.0/24": "127.0.0.33", "128.112.1.0/24": "127.0.0.34",

@@ -21,8 +21,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
-// The commands of each document run in a lab where the names in the documents exist: see
-// docs_test.go.
+// The commands of each document run in a lab where the names in the documents exist:
+// see docs_test.go.
 func TestRealDocuments(t *testing.T) {
 	for doc, rows := range docRows() {
 		t.Run(doc, func(t *testing.T) {
@@ -177,8 +177,8 @@ func (l *lab) prepare(t *testing.T, s *docShell, doc string) {
 			"/usr/local/bin/", s.bin, "/tmp/kaiku", filepath.Join(l.dir, "cache"))
 	case "docs/deploy.md":
 		l.addMachines(t)
-		// Machines may lack sudo, and SSH logs in as root. The rotation does not wait for
-		// resolvers.
+		// Machines may lack sudo, and SSH logs in as root. The rotation does not wait
+		// for resolvers.
 		s.replace = strings.NewReplacer("sudo ", "", "kaiku rotate fleet-key", "kaiku rotate fleet-key --settle 1s")
 	case "docs/purge.md":
 		l.serveSite(t, "127.0.0.1:8000")

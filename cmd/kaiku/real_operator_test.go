@@ -163,8 +163,8 @@ func (d *day) rolls(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// status returns the status of the first node that has one, from `kaiku status` on the operator's
-// machine.
+// status returns the status of the first node that has one, from `kaiku status` on the
+// operator's machine.
 func (d *day) status(t *testing.T) admin.Status {
 	t.Helper()
 	var all struct{ Nodes []nodeAnswer }

@@ -18,8 +18,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
-// serveHTTP10 answers every request over TLS with an HTTP/1.0 response that ends with the
-// connection.
+// serveHTTP10 answers every request over TLS with an HTTP/1.0 response that ends with
+// the connection.
 func serveHTTP10(t *testing.T, addr, cert, key string) {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(cert, key)

@@ -15,8 +15,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// watchedOutput keeps a command's output. It calls a function once some texts were printed, in
-// order.
+// watchedOutput keeps a command's output. It calls a function once some texts were printed,
+// in order.
 type watchedOutput struct {
 	mu    sync.Mutex
 	b     bytes.Buffer
@@ -105,8 +105,8 @@ func TestLongRotate(t *testing.T) {
 	t.Logf("%v", traffic)
 }
 
-// anotherKey deploys a key that would separate the nodes. The deploy refuses it before anything
-// changes.
+// anotherKey deploys a key that would separate the nodes. The deploy refuses it before
+// anything changes.
 func (w *rotateWorld) anotherKey(t *testing.T) {
 	before := readFile(t, w.key)
 	writeFiles(t, "", map[string]string{w.key: strings.Repeat("another", 8) + "\n"})

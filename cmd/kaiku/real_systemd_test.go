@@ -46,8 +46,8 @@ func writeSystemdFleet(t *testing.T, text string) string {
 	return filepath.Join(dir, "fleet.yaml")
 }
 
-// needSystemd finds a program of Debian's package systemd. It works even if systemd is not process
-// 1.
+// needSystemd finds a program of Debian's package systemd. It works even if systemd is not
+// process 1.
 func needSystemd(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)

@@ -14,8 +14,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// aloneLease gives a node that is in no fleet file a lease in the control plane, until stop is
-// called.
+// aloneLease gives a node that is in no fleet file a lease in the control plane, until stop
+// is called.
 func (f *operated) aloneLease(t *testing.T, name string) (stop func()) {
 	t.Helper()
 	of, _, err := config.Load(f.config)

@@ -13,8 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// testRotation is a rotation in which nodes are files in a folder. It stops before one of its
-// events.
+// testRotation is a rotation in which nodes are files in a folder. It stops before one of
+// its events.
 type testRotation struct {
 	rotation
 	t      *testing.T

@@ -109,8 +109,8 @@ func (s *service) keep(first chan<- error) {
 	}
 }
 
-// run runs the process once, until it ends. It sends nil to ready when the process says that it is
-// ready.
+// run runs the process once, until it ends. It sends nil to ready when the process says that it
+// is ready.
 func (s *service) run(ready chan<- error) error {
 	s.is("activating", 0)
 	patience, err1 := s.unit.seconds("Service.TimeoutStartSec", 90*time.Second)
@@ -202,8 +202,8 @@ func end(cmd *exec.Cmd, ended <-chan error, grace time.Duration) {
 	}
 }
 
-// command returns the command for the process as the unit describes it, without cgroups and
-// sandbox.
+// command returns the command for the process as the unit describes it, without cgroups
+// and sandbox.
 func (s *service) command(notify string) (*exec.Cmd, error) {
 	u := s.unit
 	if u.get("Service.Type") != "notify" || u.get("Service.NoNewPrivileges") != "yes" ||

@@ -184,8 +184,8 @@ func (a *zoneAudit) poor(z *geodns.Zone, ref geodns.Reference, others bool) {
 	}
 }
 
-// orWhole returns a hint for a relative name that was perhaps meant as a fully qualified one, or
-// "".
+// orWhole returns a hint for a relative name that was perhaps meant as a fully qualified one,
+// or "".
 func (a *zoneAudit) orWhole(z *geodns.Zone, target string) string {
 	if rel := a.relative(z, target); strings.Contains(rel, ".") {
 		return fmt.Sprintf(", or write %s. if that is the whole name", rel)

@@ -61,8 +61,8 @@ func (f *Fleet) errorf(path, format string, a ...any) { f.file.errorf(path, form
 
 func (f *Fleet) warnf(path, format string, a ...any) { f.file.warnf(path, format, a...) }
 
-// checkWord adds an error if a value is not one of the known words. An empty value means the
-// default.
+// checkWord adds an error if a value is not one of the known words. An empty value means
+// the default.
 func (f *Fleet) checkWord(at, value string, known []string) {
 	if value != "" && !slices.Contains(known, value) {
 		f.errorf(at, "%q is unknown: %s", value, words.Suggest(value, known))

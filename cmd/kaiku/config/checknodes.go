@@ -104,8 +104,8 @@ func (f *Fleet) checkNodes() {
 	}
 }
 
-// checkFamilies warns if only some of the edges have an IPv6 address, and if an edge has no IPv4
-// address.
+// checkFamilies warns if only some of the edges have an IPv6 address, and if an edge has no
+// IPv4 address.
 func (f *Fleet) checkFamilies() {
 	edges, without := 0, map[bool][]string{} // by whether the family is IPv6
 	for _, n := range f.Nodes {
@@ -143,8 +143,8 @@ func (f *Fleet) checkLocation(at string, l Location) bool {
 	return lat && lon
 }
 
-// Distances in km between a node and the centre of population of the country that its address is
-// in.
+// Distances in km between a node and the centre of population of the country that its address
+// is in.
 const (
 	// farFromCountry is farther than any inhabited place is from its own country's centre:
 	// Vladivostok is 6,500 km away, Honolulu 6,900 km.
@@ -229,8 +229,8 @@ func (f *Fleet) checkAddr(at, addr string) {
 	}
 }
 
-// CheckListen returns what is wrong with an address to listen on. "" stands for the default and is
-// valid.
+// CheckListen returns what is wrong with an address to listen on. "" stands for the default and
+// is valid.
 func CheckListen(addr string) error {
 	if addr == "" {
 		return nil

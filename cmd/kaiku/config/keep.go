@@ -66,8 +66,8 @@ func (k *Keeper) begin(f *Fleet) {
 	}
 }
 
-// had returns what a zone is answered from now, or nil. The zone's files may be unchanged since
-// then.
+// had returns what a zone is answered from now, or nil. The zone's files may be unchanged
+// since then.
 func (k *Keeper) had(name string) *zoneFiles {
 	if k == nil {
 		return nil

@@ -70,8 +70,8 @@ func (f *Fleet) Listeners(n *Node) []Listener {
 	return out
 }
 
-// hostPort splits an address to listen on. The host is invalid if it means all addresses of the
-// machine.
+// hostPort splits an address to listen on. The host is invalid if it means all addresses of
+// the machine.
 func hostPort(addr string) (host netip.Addr, port int) {
 	name, service, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -55,8 +55,8 @@ func Read(file string) (*Fleet, error) {
 }
 
 // Decode decodes a fleet file without checks and positions: for two files with the same meaning,
-// the results are equal according to reflect.DeepEqual. It reports whether the file decodes without
-// errors.
+// the results are equal according to reflect.DeepEqual. It reports whether the file decodes
+// without errors.
 func Decode(text []byte) (*Fleet, bool) {
 	f := &Fleet{}
 	return f, len(decodeYAML("", text, f).errs) == 0

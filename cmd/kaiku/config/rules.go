@@ -45,8 +45,8 @@ type Match struct {
 	Network    []netip.Prefix    `yaml:"network"`
 }
 
-// Without has the names of query parameters, header fields and cookies that a request must not
-// have.
+// Without has the names of query parameters, header fields and cookies that a request must
+// not have.
 type Without struct {
 	Query  []string `yaml:"query"`
 	Header []string `yaml:"header"`

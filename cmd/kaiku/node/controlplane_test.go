@@ -8,8 +8,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// A node with a credential for some sites may purge only these, and only if all edges have the same
-// sites.
+// A node with a credential for some sites may purge only these, and only if all edges have the
+// same sites.
 func TestMayPurge(t *testing.T) {
 	t.Parallel()
 	nodes := []fleet.Lease{{Node: "hel1", Live: true, Sites: "a"}, {Node: "ns1", Live: true},

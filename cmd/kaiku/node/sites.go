@@ -154,8 +154,8 @@ func (m *siteMaker) start(from string, p *origin.Pool) (*origin.Pool, error) {
 	return p, nil
 }
 
-// ring returns the pool of the edges of the node's region, or nil if the node is the only one
-// there.
+// ring returns the pool of the edges of the node's region, or nil if the node is the only
+// one there.
 func (m *siteMaker) ring() *origin.Pool {
 	var nodes []*config.Node
 	for i := range m.fleet.Nodes {

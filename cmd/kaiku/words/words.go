@@ -1,5 +1,5 @@
-// Package words has parts of messages to operators: suggestions for unknown words, and counted
-// nouns.
+// Package words has parts of messages to operators: suggestions for unknown words, and
+// counted nouns.
 package words
 
 import (
