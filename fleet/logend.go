@@ -324,8 +324,14 @@ func (c *Control) copyState(ctx context.Context) (copyState, error) {
 		return copyState{}, err
 	}
 	group := s.RaftGroup
-	if s.Config.Replicas <= 1 { // a log with a single replica has no group
-		group = ""
+	if s.Config.Replicas <= 1 {
+		// A log with a single replica has no group, except while it moves to another control node.
+		// Then the new copy lacks entries, and must not pass for the whole log.
+		if _, err := c.raftGroup(group); errors.Is(err, errNoCopy) {
+			group = ""
+		} else if err != nil {
+			return copyState{}, err
+		}
 	}
 	if known == nil || *known != group {
 		if known = &group; ctx.Err() != nil {
