@@ -324,7 +324,7 @@ func (c *Control) copyState(ctx context.Context) (copyState, error) {
 		return copyState{}, err
 	}
 	group := s.RaftGroup
-	if s.Config.Replicas <= 1 {
+	if s.Config.Replicas <= 1 && group != "" {
 		// A log with a single replica has no group, except while it moves to another control node.
 		// Then the new copy lacks entries, and must not pass for the whole log.
 		if _, err := c.raftGroup(group); errors.Is(err, errNoCopy) {

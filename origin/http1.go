@@ -20,10 +20,9 @@ import (
 )
 
 // A server may send more data than its response, by mistake or to pass it off as the response to
-// the next request on the connection, which may be another client's. So a connection is kept only
-// if
-// nothing was read beyond the response, and a request is written only if nothing has arrived since
-// (isFit). Data that arrives after that can't be told from a response.
+// the next request on the connection, which may be another client's. A connection is kept only if
+// nothing was read beyond the response. A request is written to it only if nothing has arrived
+// since (isFit). Data that arrives later can't be told from a response.
 
 var (
 	// errNothingWritten means that a connection ended before a byte of the request was written.

@@ -40,9 +40,8 @@ type connectFunc func(ctx context.Context, b *backend, network, addr string, con
 
 // progress is told how a request gets on.
 type progress struct {
-	// connected is called before a request is written to a connection. It is called again if
-	// nothing
-	// could be written and the request takes another one.
+	// connected is called before a request is written to a connection. It is called again when the
+	// request takes another connection.
 	connected func(c *conn, reused bool)
 	// unsent is called if nothing could be written.
 	unsent func()
@@ -313,8 +312,8 @@ func (t *transport) putIdle(c *http1Conn) {
 	}
 }
 
-// sweep closes the idle connections that the server has closed, that it sent something on, or that
-// were idle for too long. It runs as long as there are any others.
+// sweep closes the idle connections that the server has closed and those that were idle for too
+// long. It runs again as long as there are idle connections.
 func (t *transport) sweep() {
 	now := time.Now()
 	var unfit []*http1Conn
