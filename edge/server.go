@@ -60,7 +60,7 @@ type Server struct {
 	// Loopback has no limit
 	MaxPerClient int
 	NoHitLane    bool          // requests take the ordinary path, which is slower
-	OwnHTTP2     bool          // use package front/http2 for clients, instead of net/http
+	OwnHTTP2     bool          // use package front/http2 instead of net/http
 	DrainTimeout time.Duration // for requests under way when the edge stops; 0 means 30 s
 	Store        *storage.Store
 	Purges       purge.Log            // nil means that purges apply to this edge only

@@ -24,6 +24,7 @@
 // When Serve ends, it tells each client to make no more requests (GOAWAY, Connection: close). It
 // finishes the requests under way for DrainTimeout, then cuts off and counts the rest.
 //
-// Other edges connect to a listener of their own (peerlistener.go), with TLS and certificates on
+// Other edges connect to a listener of their own (peers.go, peerlistener.go), with TLS and
+// certificates on
 // both sides. They are trusted; Exchange.Peer marks their requests.
 package front

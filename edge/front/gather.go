@@ -5,6 +5,9 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -24,6 +27,17 @@ var gathers = sync.Pool{New: func() any { b := make([]byte, 0, gatherSize); retu
 type gatheringTLS struct {
 	*tls.Conn
 	own *clientConn
+	raw syscall.RawConn // of the socket
+}
+
+// Wait waits for input, or the end of the connection. Unlike Read it needs no buffer and little
+// stack. TLS has no input left when a Read has returned at its deadline.
+func (c *gatheringTLS) Wait() error {
+	return c.raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return err != unix.EAGAIN
+	})
 }
 
 // Write encrypts and writes p. It gathers the records if there are probably several.

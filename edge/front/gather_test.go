@@ -3,9 +3,12 @@ package front
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
+	"time"
 )
 
 // countedConn records the size of each write.
@@ -48,7 +51,7 @@ func TestGatheredRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	own.gather = new(gather)
-	c := &gatheringTLS{secure, own}
+	c := &gatheringTLS{Conn: secure, own: own}
 	var want bytes.Buffer
 	for i, size := range []int{100, 64 << 10, 2000, 64 << 10, 64 << 10, 64 << 10, 100} {
 		p := bytes.Repeat([]byte{byte(i)}, size)
@@ -72,5 +75,49 @@ func TestGatheredRecords(t *testing.T) {
 	_ = raw.Close()
 	if _, err := c.Write(make([]byte, 64<<10)); err == nil {
 		t.Error("no error of a connection that is closed")
+	}
+}
+
+// Wait returns when the client has sent something, when the deadline expires, and when the client
+// has gone. It reads nothing.
+func TestWaitForInput(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	raw, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	c := &gatheringTLS{Conn: tls.Server(raw, &tls.Config{})}
+	if c.raw, err = raw.(*net.TCPConn).SyscallConn(); err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.SetReadDeadline(past)
+	if err := c.Wait(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("at the deadline: %v", err)
+	}
+	_ = raw.SetReadDeadline(time.Now().Add(30 * time.Second))
+	go func() { _, _ = io.WriteString(client, "x") }()
+	b := make([]byte, 2)
+	if err := c.Wait(); err != nil {
+		t.Errorf("when something came: %v", err)
+	}
+	if n, err := raw.Read(b); n != 1 || err != nil {
+		t.Errorf("read %d bytes: %v", n, err)
+	}
+	go client.Close()
+	if err := c.Wait(); err != nil {
+		t.Errorf("when the client has gone: %v", err)
+	}
+	if _, err := raw.Read(b); err != io.EOF {
+		t.Errorf("read: %v", err)
 	}
 }

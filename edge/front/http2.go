@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"net/http"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/front/http2"
@@ -26,10 +25,7 @@ func (s *Server) newHTTP2() *http2.Server {
 			s.conns.flooding.Inc()
 			s.Log.Debug("connection closed", "client", c.RemoteAddr(), "why", why)
 		},
-		Panicked: func(r *http.Request, p any) {
-			s.Panics.Caught("a request", p, "method", r.Method, "host", r.Host, "target", r.RequestURI, "client",
-				clientIP(r))
-		},
+		Panicked: s.panicked,
 	}
 	if s.Ready != nil {
 		h.Ready = &readyHTTP2{server: s}
@@ -67,5 +63,5 @@ func (c *laneConn) serveHTTP2(conn *tls.Conn) {
 		return
 	}
 	c.gather = new(gather)
-	l.http2.ServeConn(context.Background(), &gatheringTLS{conn, c.clientConn})
+	l.http2.ServeConn(context.Background(), &gatheringTLS{conn, c.clientConn, c.raw})
 }

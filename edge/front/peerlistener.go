@@ -24,11 +24,13 @@ const (
 // peerListener accepts the TLS connections of other edges, and limits how many there are.
 type peerListener struct {
 	net.Listener
-	conf  *tls.Config
-	ctx   context.Context // ends with Close
-	end   context.CancelFunc
-	ready chan accepted
-	work  sync.WaitGroup
+	conf *tls.Config
+	// serveHTTP2, if not nil, serves the connections over HTTP/2, in place of the caller of Accept.
+	serveHTTP2 func(*tls.Conn)
+	ctx        context.Context // ends with Close
+	end        context.CancelFunc
+	ready      chan accepted
+	work       sync.WaitGroup
 
 	mu      sync.Mutex
 	early   map[netip.Prefix]int // connections in their handshake, by network
@@ -38,7 +40,7 @@ type peerListener struct {
 
 // accepted is a result of Accept.
 type accepted struct {
-	conn net.Conn
+	conn *tls.Conn // nil with an error, and if the other side is no edge
 	err  error
 }
 
@@ -54,7 +56,10 @@ func newPeerListener(l net.Listener, conf *tls.Config) *peerListener {
 func (p *peerListener) Accept() (net.Conn, error) {
 	select {
 	case a := <-p.ready:
-		return a.conn, a.err
+		if a.err != nil {
+			return nil, a.err
+		}
+		return a.conn, nil
 	case <-p.ctx.Done():
 		return nil, net.ErrClosed
 	}
@@ -83,7 +88,11 @@ func (p *peerListener) serve() {
 		p.work.Go(func() {
 			a := p.handshake(c)
 			p.settled(network)
-			if a.conn != nil && !p.give(a) {
+			switch {
+			case a.conn == nil:
+			case p.serveHTTP2 != nil && a.conn.ConnectionState().NegotiatedProtocol == "h2":
+				go p.serveHTTP2(a.conn) // p.work ends with the handshakes
+			case !p.give(a):
 				a.conn.Close()
 			}
 		})

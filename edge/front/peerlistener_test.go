@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -18,29 +19,43 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// startPeers starts a server behind a listener for peers, as Server does.
-func startPeers(t *testing.T) (addr string, l *peerListener) {
+// startPeers starts a server for peers, as Server does. It answers with the name of the server of
+// HTTP/2: "own", or "net/http".
+func startPeers(t *testing.T, own bool) (addr string, l *peerListener) {
 	t.Helper()
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert := newCertificate(t)
-	conf := &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	s := &Server{OwnHTTP2: own, Log: log, Panics: &Panics{Log: log}}
+	conf := &tls.Config{Certificates: []tls.Certificate{newCertificate(t)}, NextProtos: []string{"h2", "http/1.1"}}
 	l = newPeerListener(plain, conf)
-	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_,
-			_ = io.WriteString(w, r.Proto)
-	})}
+	h := s.newPeers(l)
+	named := func(name string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, name)
+		})
+	}
+	h.Handler = named("net/http")
+	if own {
+		h.http2.Handler = named("own")
+	}
 	done := make(chan error, 1)
-	go func() { done <- h.Serve(l) }()
+	go func() { done <- h.serve() }()
 	t.Cleanup(func() {
-		h.Close()
+		_ = h.Close()
 		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("served: %v", err)
 		}
 	})
 	return plain.Addr().String(), l
+}
+
+// overBoth runs a test with the edge's own server of HTTP/2 and with net/http's.
+func overBoth(t *testing.T, test func(t *testing.T, own bool, name string)) {
+	t.Run("own", func(t *testing.T) { test(t, true, "own") })
+	t.Run("net/http", func(t *testing.T) { test(t, false, "net/http") })
 }
 
 // dialFrom connects from the local address from.
@@ -65,8 +80,10 @@ func ended(t *testing.T, c net.Conn) bool {
 }
 
 // A stranger who finds the port for peers can use up neither the memory nor the places of others.
-func TestPeersInTheirHandshake(t *testing.T) {
-	addr, l := startPeers(t)
+func TestPeersInTheirHandshake(t *testing.T) { overBoth(t, testPeersInTheirHandshake) }
+
+func testPeersInTheirHandshake(t *testing.T, own bool, name string) {
+	addr, l := startPeers(t, own)
 	for range maxPeerEarly {
 		dialFrom(t, "127.0.0.1", addr)
 	}
@@ -87,52 +104,60 @@ func TestPeersInTheirHandshake(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "HTTP/2.0" {
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != name {
 		t.Errorf("another address: %q, %v", b, err)
 	}
 }
 
 // Only the newest few connections of an edge are kept.
-func TestConnectionsOfOnePeer(t *testing.T) {
-	addr, l := startPeers(t)
-	var conns []*tls.Conn
+func TestConnectionsOfOnePeer(t *testing.T) { overBoth(t, testConnectionsOfOnePeer) }
+
+func testConnectionsOfOnePeer(t *testing.T, own bool, name string) {
+	addr, l := startPeers(t, own)
+	var clients []*http.ClientConn
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
 	for range maxPeerConns + 3 {
-		c := tls.Client(dialFrom(t, "127.0.0.1", addr), &tls.Config{InsecureSkipVerify: true})
-		if err := c.Handshake(); err != nil {
+		client, err := transport.NewClientConn(t.Context(), "https", addr)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
+		defer client.Close()
 		// The response shows that this connection is counted before the next one begins.
-		if _, err := c.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-		conns = append(conns, c)
+		wantFrom(t, client, addr, name)
+		clients = append(clients, client)
 	}
-	for i, c := range conns[:3] {
-		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("connection %d was not ended", i)
-		}
-	}
-	l.mu.Lock()
-	n := len(l.nodes[""])
-	l.mu.Unlock()
-	if n != maxPeerConns {
-		t.Errorf("%d connections, want %d", n, maxPeerConns)
-	}
-	last := conns[len(conns)-1]
-	if _, err := io.WriteString(last, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(last); err != nil {
-		t.Errorf("the last: %v", err)
-	}
-	testwait.Until(t, "the last is forgotten", func() bool {
+	testwait.Until(t, "the oldest are ended", func() bool {
+		return clients[0].Err() != nil && clients[1].Err() != nil && clients[2].Err() != nil
+	})
+	count := func() int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return len(l.nodes[""]) == maxPeerConns-1
-	})
+		return len(l.nodes[""])
+	}
+	if n := count(); n != maxPeerConns {
+		t.Errorf("%d connections, want %d", n, maxPeerConns)
+	}
+	last := clients[len(clients)-1]
+	wantFrom(t, last, addr, name)
+	_ = last.Close()
+	testwait.Until(t, "the last is forgotten", func() bool { return count() == maxPeerConns-1 })
+}
+
+// wantFrom requests something, and checks which server answers.
+func wantFrom(t *testing.T, c *http.ClientConn, addr, name string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+addr, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != name {
+		t.Fatalf("answered by %q, want %q: %v", b, name, err)
+	}
 }
 
 // newCertificate returns a self-signed certificate.

@@ -125,12 +125,16 @@ func (s *Server) recovered(x *Exchange) {
 	if p == http.ErrAbortHandler {
 		panic(p)
 	}
-	s.Panics.Caught("a request", p, "method", x.Request.Method, "host", x.Request.Host, "target", x.Request.RequestURI,
-		"client", clientIP(x.Request))
+	s.panicked(x.Request, p)
 	if x.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
 	x.Fail(http.StatusInternalServerError, httpcache.Status{Detail: "internal-error"})
+}
+
+// panicked logs and counts a panic in the handling of a request.
+func (s *Server) panicked(r *http.Request, p any) {
+	s.Panics.Caught("a request", p, "method", r.Method, "host", r.Host, "target", r.RequestURI, "client", clientIP(r))
 }
 
 // Refuse answers a request that isn't served.

@@ -33,7 +33,7 @@ type Server struct {
 	// answered; if not, AdmitPeer has refused it.
 	Handler   Handler
 	AdmitPeer func(w http.ResponseWriter, r *http.Request) bool
-	OwnHTTP2  bool  // use package http2 for clients, instead of net/http
+	OwnHTTP2  bool  // use package http2 instead of net/http
 	Ready     Ready // finds the responses of the hit lane; nil means no hit lane
 
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) // for HTTPS
@@ -175,10 +175,9 @@ func (s *Server) Serve(ctx context.Context, secure <-chan struct{}) error {
 		}
 	}
 	if s.peer != nil {
-		h := NewHTTP(http.HandlerFunc(s.servePeer), s.Log)
-		h.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxPeerStreams}
+		h := s.newPeers(newPeerListener(s.peer, s.PeerTLS))
 		servers = append(servers, h)
-		go func() { failed <- h.Serve(newPeerListener(s.peer, s.PeerTLS)) }()
+		go func() { failed <- h.serve() }()
 	}
 	var err error
 	select {

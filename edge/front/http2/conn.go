@@ -48,7 +48,8 @@ type conn struct {
 	work   sync.WaitGroup
 
 	// Only the reader uses these.
-	br     *bufio.Reader
+	waiter Waiter        // nc, if it is one; otherwise nil
+	br     *bufio.Reader // nil while the connection is parked, as is fr
 	fr     *xhttp2.Framer
 	large  bool // fr has a large buffer
 	block  headerBlock
@@ -66,7 +67,7 @@ type conn struct {
 	orphans int    // handlers still running for closed streams
 	lastID  uint32 // of the newest stream
 	since   time.Time
-	reset   [64]uint32 // streams the server reset lately; frames in flight for them are no error
+	reset   []uint32 // streams the server reset lately; frames in flight for them are no error
 	nreset  int
 	early   map[uint32]priority // of streams not opened yet
 
@@ -115,8 +116,8 @@ func newConn(ctx context.Context, s *Server, nc net.Conn, secure *tls.Connection
 		recvWindow: int64(s.limits.ConnWindow)}
 	c.room.L = &c.mu
 	c.ctx, c.cancel = context.WithCancel(ctx)
-	c.br = bufio.NewReaderSize(nc, readSize)
-	c.newFramer()
+	c.waiter, _ = nc.(Waiter)
+	c.unpark()
 	c.block.decoder = hpack.NewDecoder(4<<10, c.block.add)
 	c.block.decoder.SetMaxStringLength(s.limits.MaxHeaderBytes)
 	c.block.limit = s.limits.MaxHeaderBytes
@@ -197,7 +198,7 @@ func (c *conn) greet() {
 
 // step reads and handles one frame.
 func (c *conn) step() error {
-	if c.br.Buffered() < frameHeader {
+	if c.br == nil || c.br.Buffered() < frameHeader {
 		if err := c.await(); err != nil {
 			return err
 		}

@@ -26,8 +26,9 @@
 //
 // # What a client can hold
 //
-// An idle connection holds its goroutine, a read buffer of 4 KiB and an HPACK table of at most
-// 4 KiB, besides what its net.Conn needs. While it has output it holds one or two buffers of 64 KiB
+// An idle connection holds its goroutine and an HPACK table of at most 4 KiB, besides what its
+// net.Conn needs, and for its first second a read buffer of 4 KiB (see Waiter). While it has output
+// it holds one or two buffers of 64 KiB
 // more. A stream holds 1 KiB, its goroutine and header fields of at most Limits.MaxHeaderBytes.
 // Limits.StreamWindow bounds the unread body of a stream, Limits.ConnWindow those of a connection.
 // When more than 64 KiB of output waits, handlers wait before they add header blocks. At most one

@@ -185,7 +185,7 @@ func (c *conn) readHeaders(f *xhttp2.HeadersFrame) error {
 	case c.drained == goneAway:
 		return c.costsLocked()
 	}
-	c.lastID = id
+	c.lastID, c.since = id, c.heard
 	c.requests++
 	b.check(c.server.ExtendedConnect)
 	switch {

@@ -83,6 +83,31 @@ func TestWindowOfBodies(t *testing.T) {
 	}
 }
 
+// A client may have sent more for each of its requests when the server resets them all. That is no
+// error.
+func TestFramesForManyResetStreams(t *testing.T) {
+	s := start(t, func(http.ResponseWriter, *http.Request) {})
+	c := s.dial()
+	const streams = 100
+	for i := range uint32(streams) {
+		c.ask(1+2*i, false, "POST", "/")
+	}
+	resets := 0
+	c.until("resets", func(f xhttp2.Frame) bool {
+		if _, ok := f.(*xhttp2.RSTStreamFrame); ok {
+			resets++
+		}
+		return resets == streams
+	})
+	c.buf.Reset()
+	_ = c.enc.WriteField(hpack.HeaderField{Name: "x-trailer", Value: "1"})
+	c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.buf.Bytes(), EndHeaders: true,
+		EndStream: true}))
+	c.must(c.WritePing(false, [8]byte{1}))
+	c.until("the answer to a ping",
+		func(f xhttp2.Frame) bool { p, ok := f.(*xhttp2.PingFrame); return ok && p.IsAck() })
+}
+
 // A body arrives whole through a window of a few bytes that becomes negative and grows again.
 func TestSmallWindows(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, _ *http.Request) {

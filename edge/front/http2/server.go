@@ -153,12 +153,12 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 		ctx = s.ConnContext(ctx, nc)
 	}
 	c := newConn(ctx, s, nc, secure)
-	if s.add(c) {
-		c.serve()
-		s.remove(c)
-	} else {
+	if !s.add(c) {
 		_ = nc.Close()
+		return
 	}
+	defer s.remove(c)
+	c.serve()
 }
 
 func (s *Server) add(c *conn) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -145,19 +146,22 @@ func (c *conn) resetStream(s *stream, code xhttp2.ErrCode, err error) {
 func (c *conn) appendReset(id uint32, code xhttp2.ErrCode) {
 	b := appendFrame(c.outBuffer(), 4, xhttp2.FrameRSTStream, 0, id)
 	c.out = append(b, byte(code>>24), byte(code>>16), byte(code>>8), byte(code))
+	if len(c.reset) < max(minResets, c.limits.MaxStreams) {
+		c.reset = append(c.reset, id)
+		return
+	}
 	c.reset[c.nreset%len(c.reset)] = id
 	c.nreset++
 }
 
+// minResets is how many streams that the server reset are remembered at least. As many are as the
+// client may have at once, because the server may reset all of them in one round trip.
+const minResets = 64
+
 // wasReset reports whether the server reset a stream so recently that the client may not know yet.
 // c.mu is held.
 func (c *conn) wasReset(id uint32) bool {
-	for _, r := range c.reset {
-		if r == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.reset, id)
 }
 
 // remove ends a stream with err, and releases what it holds. c.mu is held.

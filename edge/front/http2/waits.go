@@ -18,7 +18,7 @@ func (c *conn) await() error {
 		if err := c.arm(); err != nil {
 			return err
 		}
-		_, err := c.br.Peek(frameHeader)
+		err := c.input()
 		if err == nil {
 			c.heard = time.Now()
 			c.expireLater(c.heard)
@@ -27,10 +27,12 @@ func (c *conn) await() error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		if err := c.overdue(time.Now()); err != nil {
+		now := time.Now()
+		if err := c.overdue(now); err != nil {
 			return err
 		}
 		c.flush()
+		c.park(now)
 	}
 }
 
@@ -47,6 +49,9 @@ func (c *conn) arm() error {
 		want = c.pinged.Add(c.limits.PingTimeout)
 	}
 	if end := c.since.Add(c.limits.IdleTimeout); c.idle() && end.Before(want) {
+		want = end
+	}
+	if end := c.parkBy(); !end.IsZero() && end.Before(want) {
 		want = end
 	}
 	if end := time.Now().Add(c.limits.WriteTimeout / 2); end.Before(want) && c.stalls() {
