@@ -40,8 +40,8 @@ func newUpload(x *http1Exchange, complete func()) *upload {
 func (u *upload) run() {
 	defer close(u.done)
 	err := u.x.writeBody()
-	if e := u.x.r.Body.Close(); err == nil {
-		err = e
+	if e := u.x.r.Body.Close(); err == nil && e != nil {
+		err = &bodyError{e}
 	}
 	u.mu.Lock()
 	u.err = err
@@ -70,10 +70,10 @@ func (u *upload) failure() error {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if isClosedByPeer(u.err) || errors.Is(u.err, net.ErrClosed) {
-		return nil
+	if isOfBody(u.err) || !isClosedByPeer(u.err) && !errors.Is(u.err, net.ErrClosed) {
+		return u.err
 	}
-	return u.err
+	return nil
 }
 
 // succeeded reports whether the whole body was written. It waits a moment for the end of the last
@@ -100,8 +100,16 @@ func (u *upload) succeeded() bool {
 
 // isClosedByPeer reports whether a write failed because the server has closed the connection.
 func isClosedByPeer(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+	return (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) && !isOfBody(err)
 }
+
+// bodyError is why the body of a request could not be read. Its cause may look like the end of the
+// server's connection, and be that of the client's.
+type bodyError struct{ error }
+
+func (e *bodyError) Unwrap() error { return e.error }
+
+func isOfBody(err error) bool { return errors.As(err, new(*bodyError)) }
 
 // uploadBuffers are buffers for copying the bodies of requests.
 var uploadBuffers = sync.Pool{New: func() any { return new([maxUploadRead]byte) }}
@@ -110,21 +118,21 @@ var uploadBuffers = sync.Pool{New: func() any { return new([maxUploadRead]byte) 
 func (x *http1Exchange) writeBody() error {
 	buf := uploadBuffers.Get().(*[maxUploadRead]byte)
 	defer uploadBuffers.Put(buf)
-	r, w := x.r, x.c.conn
+	r, w, body := x.r, x.c.conn, bodyReader{x.r.Body}
 	if r.ContentLength > 0 {
-		n, err := io.CopyBuffer(onlyWriter{w}, io.LimitReader(r.Body, r.ContentLength), buf[:])
+		n, err := io.CopyBuffer(onlyWriter{w}, io.LimitReader(body, r.ContentLength), buf[:])
 		if err != nil {
 			return err
 		}
-		more, err := io.CopyBuffer(io.Discard, onlyReader{r.Body}, buf[:])
+		more, err := io.CopyBuffer(io.Discard, body, buf[:])
 		if err == nil && n+more != r.ContentLength {
 			err = fmt.Errorf("the request's body has %d bytes, %d were announced", n+more, r.ContentLength)
 		}
 		return err
 	}
 	buffered := bufio.NewWriter(w)
-	if _, err := io.CopyBuffer(&chunkFlusher{httputil.NewChunkedWriter(buffered), buffered},
-		onlyReader{r.Body}, buf[:]); err != nil {
+	chunks := &chunkFlusher{httputil.NewChunkedWriter(buffered), buffered}
+	if _, err := io.CopyBuffer(chunks, body, buf[:]); err != nil {
 		return err
 	}
 	_, _ = buffered.WriteString("0\r\n") // a failed write makes Flush fail
@@ -135,11 +143,19 @@ func (x *http1Exchange) writeBody() error {
 	return buffered.Flush()
 }
 
-// onlyReader and onlyWriter hide the methods by which io.Copy would do without a buffer.
-type (
-	onlyReader struct{ io.Reader }
-	onlyWriter struct{ io.Writer }
-)
+// bodyReader reads the body of a request.
+type bodyReader struct{ body io.Reader }
+
+func (r bodyReader) Read(b []byte) (int, error) {
+	n, err := r.body.Read(b)
+	if err != nil && err != io.EOF {
+		err = &bodyError{err}
+	}
+	return n, err
+}
+
+// onlyWriter hides the method by which io.Copy would do without a buffer.
+type onlyWriter struct{ io.Writer }
 
 // chunkFlusher sends each chunk at once.
 type chunkFlusher struct {

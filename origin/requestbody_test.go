@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,6 +78,12 @@ func TestRequestIsAtFault(t *testing.T) {
 		{"the body can't be read", read, func(r *http.Request) { r.Body = brokenBody(errBody) }, errBody},
 		{"the body can't be read, and the server says that it failed", fails,
 			func(r *http.Request) { r.Body = brokenBody(errBody) }, errBody},
+		{"the client resets its connection", read, func(r *http.Request) { r.Body = brokenBody(syscall.ECONNRESET) },
+			syscall.ECONNRESET},
+		{"the client's connection is broken", read, func(r *http.Request) { r.Body = brokenBody(syscall.EPIPE) },
+			syscall.EPIPE},
+		{"the client's connection is closed", read, func(r *http.Request) { r.Body = brokenBody(net.ErrClosed) },
+			net.ErrClosed},
 		{"the body is too short", read, func(r *http.Request) { r.ContentLength = 100 }, io.ErrUnexpectedEOF},
 		{"the body is too long", read, func(r *http.Request) { r.ContentLength = 2 }, nil},
 		{"the method is malformed", read, func(r *http.Request) { r.Method = "GE T" }, nil},
