@@ -27,7 +27,6 @@ func (l *logged) Write(p []byte) (int, error) {
 
 // Each request of a client is a line, whoever answers it.
 func TestAccessLog(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	b := newBothWays(t)
 	b.warm(t)
 	var lines [2][]map[string]any

@@ -143,13 +143,14 @@ var (
 
 // Whatever a request comes over, it gets the same answer, cold and warm, and the origin the same
 // request.
-func TestProtocolsAnswerAlike(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
+func TestProtocolsAnswerAlike(t *testing.T) { overHTTP2(t, testProtocolsAnswerAlike) }
+
+func testProtocolsAnswerAlike(t *testing.T, p protocol) {
 	o := &alikeOrigin{}
 	// An end that is there is found however long it takes, and one that never comes isn't waited
 	// for.
-	patient := newSecure(t, o.ServeHTTP, 1, func(s *Server, _ *site.Site) { s.bodyEnd = time.Minute })
-	hasty := newSecure(t, o.ServeHTTP, 1, func(s *Server, _ *site.Site) { s.bodyEnd = time.Millisecond })
+	patient := p.newEdge(t, o.ServeHTTP, func(s *Server, _ *site.Site) { s.bodyEnd = time.Minute })
+	hasty := p.newEdge(t, o.ServeHTTP, func(s *Server, _ *site.Site) { s.bodyEnd = time.Millisecond })
 	clients := map[bool]map[string]rawClient{false: patient.rawClients(), true: hasty.rawClients()}
 	ask := func(q alikeRequest, at int) (text string, refused bool) {
 		p := alikeProtocols[at]

@@ -78,7 +78,6 @@ func (l *logLines) with(text string) string {
 // What is the fault of a client is answered so, and counts for nothing of how the origin's servers
 // look, whatever the protocol.
 func TestClientsFaultIsNotTheOrigins(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	const hit = "GET /hit HTTP/1.1\r\nHost: www.example\r\n\r\n"
 	for _, timeout := range []time.Duration{0, 100 * time.Millisecond} {
 		var log logLines

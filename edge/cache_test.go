@@ -10,9 +10,11 @@ import (
 
 // What version 0.1.0 stored with keys of its form, which a crafted path could have as well, is
 // fetched again. What it stored whole is used.
-func TestOldStore(t *testing.T) {
-	e := newEdge(t, static("new", "Cache-Control: max-age=1000"))
-	origin := authorityOf("www.example")
+func TestOldStore(t *testing.T) { overProtocols(t, testOldStore) }
+
+func testOldStore(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("new", "Cache-Control: max-age=1000"))
+	origin := p.scheme() + "://www.example"
 	put := func(key, data, body string) {
 		t.Helper()
 		w := e.Store.Create(storage.Header{Key: key, URL: "www.example/"})

@@ -15,7 +15,6 @@ import (
 
 // A client that cancels a stream in both directions ends it at the origin too.
 func TestCancelledStreamEndsAtTheOrigin(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	ended := make(chan error, 1)
 	o := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
@@ -25,12 +24,12 @@ func TestCancelledStreamEndsAtTheOrigin(t *testing.T) {
 	o.EnableHTTP2 = true
 	o.StartTLS()
 	t.Cleanup(o.Close)
-	e := newSecure(t, nil, 1, ownHTTP2, func(_ *Server, s *site.Site) {
+	e := newSecure(t, nil, 1, func(_ *Server, s *site.Site) {
 		u, _ := url.Parse(o.URL)
 		s.Origin.Origin.Servers[0].URL, s.Origin.Origin.TLS = u, &tls.Config{InsecureSkipVerify: true}
 		s.Origin.Origin.BetweenBytesTimeout = time.Hour
 	})
-	client := e.newClientOf("h2")
+	client := e.newClientOf(protoHTTP2)
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
 	q, _ := http.NewRequestWithContext(ctx, "POST", "https://www.example/test.Test/Chat", r)

@@ -36,7 +36,6 @@ func cloudflareBodies() map[string]cloudflare.CachePurgeParamsBodyUnion {
 
 // Cloudflare's own client purges Kaiku, and reads its answers and errors.
 func TestPurgeByCloudflareClient(t *testing.T) {
-	plainOnly(t, "purges know no protocol")
 	for gone, body := range cloudflareBodies() {
 		t.Run(gone, func(t *testing.T) {
 			e := newTagged(t, func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("secret")}) })

@@ -10,7 +10,9 @@ import (
 
 // A client that has a private page already is not sent it again, and nor is the edge once it knows
 // that the page is private.
-func TestConditionsOnPrivatePages(t *testing.T) {
+func TestConditionsOnPrivatePages(t *testing.T) { overProtocols(t, testConditionsOnPrivatePages) }
+
+func testConditionsOnPrivatePages(t *testing.T, p protocol) {
 	const modified = "Wed, 25 Nov 2026 10:00:00 GMT"
 	for _, c := range []struct {
 		name, private string
@@ -23,7 +25,7 @@ func TestConditionsOnPrivatePages(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var conditional atomic.Int64
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				setFields(w.Header(), []string{"Cache-Control: " + c.private, `Etag: "1"`, "Last-Modified: " + modified,
 					"X-New: yes"})
 				if r.Header.Get("If-None-Match") == `"1"` || r.Header.Get("If-None-Match") == "" &&
@@ -57,9 +59,11 @@ func TestConditionsOnPrivatePages(t *testing.T) {
 }
 
 // A page that is not private any more is stored though clients ask for it with conditions.
-func TestConditionsOnceStorable(t *testing.T) {
+func TestConditionsOnceStorable(t *testing.T) { overProtocols(t, testConditionsOnceStorable) }
+
+func testConditionsOnceStorable(t *testing.T, p protocol) {
 	var public atomic.Bool
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", map[bool]string{true: "max-age=1000", false: "private"}[public.Load()])
 		w.Header().Set("Etag", `"1"`)
 		if strings.Contains(r.Header.Get("If-None-Match"), `"1"`) {

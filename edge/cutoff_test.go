@@ -28,7 +28,6 @@ func (q *quietFleet) CutOff() bool { return q.quiet.Load() }
 
 // What an origin says too late, and can't be stored, is given up.
 func TestCutOffGivesUp(t *testing.T) {
-	plainOnly(t, "the client has to leave most of a body unread")
 	var late atomic.Bool
 	ask, said, gone := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	fleet, body := &quietFleet{}, strings.Repeat("x", 16<<20)
@@ -71,7 +70,6 @@ func TestCutOffGivesUp(t *testing.T) {
 
 // What is purged while the origin takes its time is waited for.
 func TestCutOffPurgedMeanwhile(t *testing.T) {
-	plainOnly(t, "it is about origins")
 	var late atomic.Bool
 	asked, ask := make(chan struct{}, 8), make(chan struct{})
 	fleet := &quietFleet{}
@@ -108,7 +106,6 @@ func TestCutOffPurgedMeanwhile(t *testing.T) {
 // An edge that hears nothing of the others confirms what it has, as a purge may not have come, and
 // goes on with it if the origin fails or says nothing.
 func TestCutOff(t *testing.T) {
-	plainOnly(t, "it is about origins")
 	const broken, silent = 1, 2
 	var state, conditional atomic.Int64
 	release := make(chan struct{})

@@ -18,7 +18,6 @@ import (
 // What is under way when the edge ends is finished, by each protocol, and nothing is cut; idle
 // connections don't hold it.
 func TestDrain(t *testing.T) {
-	plainOnly(t, "it has clients of all protocols")
 	release := make(chan struct{})
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/idle" {
@@ -30,27 +29,23 @@ func TestDrain(t *testing.T) {
 		_, _ = io.WriteString(w, strings.Repeat("x", 1<<20))
 	}, 1)
 	type download struct {
-		protocol string
+		protocol protocol
 		body     io.ReadCloser
 	}
 	var downloads []download
-	for _, protocol := range []string{"", "h1", "h2", "h3"} {
-		scheme := "https"
-		if protocol == "" {
-			scheme = "http"
-		}
-		idle := e.newClientOf(protocol) // whose connection stays
-		resp, err := idle.Get(scheme + "://www.example/idle")
+	for _, p := range []protocol{protoHTTP1, protoTLS1, protoHTTP2, protoHTTP3} {
+		idle := e.newClientOf(p) // whose connection stays
+		resp, err := idle.Get(p.scheme() + "://www.example/idle")
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
-		if resp, err = e.newClientOf(protocol).Get(scheme + "://www.example/" + protocol); err != nil {
+		if resp, err = e.newClientOf(p).Get(p.scheme() + "://www.example/" + string(p)); err != nil {
 			t.Fatal(err)
 		}
 		wantNext(t, resp.Body, "first")
-		downloads = append(downloads, download{protocol, resp.Body})
+		downloads = append(downloads, download{p, resp.Body})
 	}
 	stopped := make(chan struct{})
 	go func() {
@@ -78,7 +73,6 @@ func TestDrain(t *testing.T) {
 
 // What isn't done when the time is over is cut off and counted, tunnels too.
 func TestDrainCuts(t *testing.T) {
-	plainOnly(t, "it has clients of all protocols")
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "" {
 			conn, rw, err := http.NewResponseController(w).Hijack()
@@ -95,8 +89,8 @@ func TestDrainCuts(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}, 1, func(s *Server, _ *site.Site) { s.DrainTimeout = 300 * time.Millisecond })
-	for _, protocol := range []string{"h1", "h2", "h3"} {
-		resp, err := e.newClientOf(protocol).Get("https://www.example/" + protocol)
+	for _, p := range []protocol{protoTLS1, protoHTTP2, protoHTTP3} {
+		resp, err := e.newClientOf(p).Get("https://www.example/" + string(p))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +140,6 @@ func counted(t *testing.T, e *testEdge, name string) float64 {
 
 // A tunnel may send what it likes.
 func TestTunnelIsNoFlood(t *testing.T) {
-	plainOnly(t, "HTTP/1.1 alone has tunnels of the kind")
 	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {

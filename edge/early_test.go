@@ -137,17 +137,16 @@ func newBefore(t *testing.T, addr string, change func(*Server, *site.Site)) *tes
 }
 
 // earlyClients are clients by the name of their protocol.
-var earlyClients = map[string]string{"HTTP/1.1": "", "HTTP/1.1 over TLS": "h1", "HTTP/2": "h2", "HTTP/3": "h3"}
+var earlyClients = map[string]protocol{"HTTP/1.1": protoHTTP1, "HTTP/1.1 over TLS": protoTLS1, "HTTP/2": protoHTTP2, "HTTP/3": protoHTTP3}
 
 // An answer that comes before the request's body reaches the client at once, over every protocol,
 // and a client that waits to be told to go on is not told to by anybody who does not want the body.
 func TestEarlyAnswers(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	for from, begin := range earlyOrigins {
 		t.Run("from "+from, func(t *testing.T) {
 			addr, change := begin(t)
 			e := newBefore(t, addr, change)
-			for to, protocol := range earlyClients {
+			for to, p := range earlyClients {
 				for _, c := range []struct {
 					name      string
 					expect    bool
@@ -166,7 +165,7 @@ func TestEarlyAnswers(t *testing.T) {
 					t.Run(to+", "+c.name, func(t *testing.T) {
 						t.Parallel()
 						for _, status := range []int{401, 413, 417, 200, 307} {
-							e.wantEarly(t, protocol, status, c.expect, c.sent, c.announced, from)
+							e.wantEarly(t, p, status, c.expect, c.sent, c.announced, from)
 						}
 					})
 				}
@@ -184,8 +183,8 @@ type upload struct {
 }
 
 // newUpload begins a POST of a client of a protocol. The caller calls end.
-func (e *testEdge) newUpload(protocol, path string, expect bool, announced int64) (u *upload, end func()) {
-	u = &upload{client: e.newClientOf(protocol), told: make(chan struct{}, 8)}
+func (e *testEdge) newUpload(p protocol, path string, expect bool, announced int64) (u *upload, end func()) {
+	u = &upload{client: e.newClientOf(p), told: make(chan struct{}, 8)}
 	if tr, ok := u.client.Transport.(*http.Transport); ok {
 		tr.ExpectContinueTimeout = time.Hour
 	}
@@ -194,11 +193,7 @@ func (e *testEdge) newUpload(protocol, path string, expect bool, announced int64
 	in, out := io.Pipe()
 	u.body = out
 	context.AfterFunc(ctx, func() { out.Close() })
-	scheme := "https"
-	if protocol == "" {
-		scheme = "http"
-	}
-	r, err := http.NewRequestWithContext(ctx, "POST", scheme+"://www.example"+path, in)
+	r, err := http.NewRequestWithContext(ctx, "POST", p.scheme()+"://www.example"+path, in)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -224,10 +219,10 @@ func (u *upload) do() answer {
 	return answer{resp.StatusCode, resp.Header, string(body), err}
 }
 
-func (e *testEdge) wantEarly(t *testing.T, protocol string, status int, expect bool, sent int, announced int64,
+func (e *testEdge) wantEarly(t *testing.T, p protocol, status int, expect bool, sent int, announced int64,
 	from string) {
 	t.Helper()
-	u, end := e.newUpload(protocol, fmt.Sprint("/", status), expect, announced)
+	u, end := e.newUpload(p, fmt.Sprint("/", status), expect, announced)
 	defer end()
 	if sent > 0 {
 		go func() { _, _ = u.body.Write(make([]byte, sent)) }()
@@ -247,7 +242,6 @@ func (e *testEdge) wantEarly(t *testing.T, protocol string, status int, expect b
 // A client that waits to be told to send its body is told once when the origin wants it, and when
 // the origin says nothing of it.
 func TestExpectation(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body) // which has net/http say that it wants it
 		if err != nil {
@@ -285,9 +279,9 @@ func TestExpectation(t *testing.T) {
 	} {
 		addr, change := begin()
 		e := newBefore(t, addr, change)
-		for to, protocol := range earlyClients {
+		for to, p := range earlyClients {
 			t.Run(from+" to "+to, func(t *testing.T) {
-				u, end := e.newUpload(protocol, "/echo", true, 4)
+				u, end := e.newUpload(p, "/echo", true, 4)
 				defer end()
 				go func() {
 					select {
@@ -315,7 +309,6 @@ func TestExpectation(t *testing.T) {
 // Nothing of a body that an early answer left unread is taken for a request, and a client that has
 // sent all of it may go on on its connection.
 func TestEarlyAnswersEndConnections(t *testing.T) {
-	plainOnly(t, "about HTTP/1.1")
 	const smuggled = "GET /200 HTTP/1.1\r\nHost: www.example\r\n\r\n"
 	e := newBefore(t, lineOrigin(t, func(c net.Conn, in *bufio.Reader) {
 		for {

@@ -11,9 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -23,9 +21,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/http3"
 
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/edge/site"
@@ -38,25 +33,18 @@ import (
 // name.
 type testEdge struct {
 	*Server
-	t      testing.TB
-	site   *site.Site
-	client *http.Client
-	hits   atomic.Int64 // requests that reached the origin
-	stop   func()       // ends Serve and closes the store; once
+	t        testing.TB
+	protocol protocol
+	site     *site.Site
+	client   *http.Client
+	hits     atomic.Int64 // requests that reached the origin
+	stop     func()       // ends Serve and closes the store; once
 }
 
-// newEdge starts an edge for the host www.example whose origin is h. change, if any, changes what
-// is started.
+// newEdge starts an edge with a client of HTTP/1.1 without TLS.
 func newEdge(t testing.TB, h http.HandlerFunc, change ...func(*Server, *site.Site)) *testEdge {
 	t.Helper()
-	e := &testEdge{t: t}
-	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		e.hits.Add(1)
-		h(w, r)
-	}))
-	t.Cleanup(o.Close)
-	e.start(o.URL, t.TempDir(), change...)
-	return e
+	return protoHTTP1.newEdge(t, h, change...)
 }
 
 // start starts the edge on the store in dir.
@@ -68,10 +56,10 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *site.Si
 		e.t.Fatal(err)
 	}
 	e.Server = &Server{Name: "hel1", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: log,
-		OwnHTTP2: os.Getenv("KAIKU_TEST_HTTP2") == "own"}
+		OwnHTTP2: e.protocol != protoHTTP2Go}
 	e.site = &site.Site{Name: "www", Hosts: []string{"www.example"},
 		Origin: &origin.Route{Origin: &origin.Pool{Servers: []origin.Server{{URL: u}}, Log: log}}}
-	if protocol() != "" {
+	if e.protocol.secure() {
 		e.HTTPS, e.Certificates = "127.0.0.1:0", newCertificates(e.t, "www.example")
 	}
 	for _, c := range change {
@@ -96,7 +84,7 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *site.Si
 	served := make(chan error, 1)
 	go func() { served <- e.Serve(ctx) }()
 	e.stop = sync.OnceFunc(func() {
-		if protocol() != "h3" { // its transport takes a connection as idle whose bodies are still read
+		if e.protocol != protoHTTP3 { // its transport takes a connection as idle whose bodies are still read
 			e.client.CloseIdleConnections()
 		}
 		cancel()
@@ -114,47 +102,6 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *site.Si
 	e.t.Cleanup(func() { e.stop() })
 }
 
-// newClient makes a client with connections of its own. It takes any host to the edge, and changes
-// nothing on the way.
-func (e *testEdge) newClient() *http.Client { return e.newClientOf(protocol()) }
-
-// newClientOf makes a client of a protocol.
-func (e *testEdge) newClientOf(protocol string) *http.Client {
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	if protocol == "h3" {
-		transport := &http3.Transport{TLSClientConfig: e.trust(), DisableCompression: true,
-			// What a slow reader has not read is to be the edge's to keep, not the client's.
-			QUICConfig: &quic.Config{InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 64 << 10,
-				MaxConnectionReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 4 << 20},
-			Dial: func(ctx context.Context, _ string, conf *tls.Config, q *quic.Config) (*quic.Conn, error) {
-				conf = conf.Clone()
-				conf.ServerName = "www.example"
-				return quic.DialAddr(ctx, e.SecureAddr().String(), conf, q)
-			}}
-		e.t.Cleanup(func() { _ = transport.Close() })
-		client.Transport = transport
-		return client
-	}
-	addr := e.Addr().String()
-	if protocol != "" {
-		addr = e.SecureAddr().String()
-	}
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, addr)
-		},
-		DisableCompression: true,
-		ForceAttemptHTTP2:  protocol == "h2",
-		HTTP2:              &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}, // as above
-	}
-	if protocol != "" {
-		transport.TLSClientConfig = e.trust()
-	}
-	e.t.Cleanup(transport.CloseIdleConnections)
-	client.Transport = transport
-	return client
-}
-
 // trust is what a client trusts: the certificate of www.example, in files of the test.
 func (e *testEdge) trust() *tls.Config {
 	pool := x509.NewCertPool()
@@ -162,19 +109,6 @@ func (e *testEdge) trust() *tls.Config {
 		pool.AddCert(c.Leaf)
 	}
 	return &tls.Config{ServerName: "www.example", RootCAs: pool}
-}
-
-// protocol is that of the clients of tests: "" is HTTP/1.1, h1 that over TLS, h2 and h3.
-// TestEveryProtocol runs all tests with each.
-func protocol() string { return os.Getenv("KAIKU_TEST_PROTOCOL") }
-
-// plainOnly skips a test in the runs of TestEveryProtocol with other protocols: one that is about
-// plain HTTP/1.1 or has clients of its own, whose subject knows no protocol, or that takes long.
-func plainOnly(t *testing.T, why string) {
-	t.Helper()
-	if protocol() != "" {
-		t.Skip("for plain HTTP/1.1 only: " + why)
-	}
 }
 
 // newCertificates makes a certificate that is its own authority, in files.
@@ -231,7 +165,7 @@ type answer struct {
 // request makes a request for a path of www.example; fields are "Name: value" lines.
 func (e *testEdge) request(method, path, body string, fields ...string) *http.Request {
 	e.t.Helper()
-	r, err := http.NewRequestWithContext(e.t.Context(), method, authorityOf("www.example"), strings.NewReader(body))
+	r, err := http.NewRequestWithContext(e.t.Context(), method, e.url(""), strings.NewReader(body))
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -253,13 +187,8 @@ func (e *testEdge) request(method, path, body string, fields ...string) *http.Re
 	return r
 }
 
-// authorityOf is a host as a URL begins with it.
-func authorityOf(host string) string {
-	if protocol() != "" {
-		return "https://" + host
-	}
-	return "http://" + host
-}
+// url returns the URL of a path of www.example.
+func (e *testEdge) url(path string) string { return e.protocol.scheme() + "://www.example" + path }
 
 // do makes a request and reads the answer whole. It may be called from any goroutine.
 func (e *testEdge) do(r *http.Request) answer {

@@ -17,7 +17,6 @@ import (
 // What a visitor can find that all servers of an origin fail ejects none of them, over every
 // protocol. One that fails alone is ejected as ever.
 func TestOriginsOfFailingRequests(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	var broken atomic.Int64 // the server that is; 0 is none
 	handler := func(n int64) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -53,14 +52,10 @@ func TestOriginsOfFailingRequests(t *testing.T) {
 		}
 		return n
 	}
-	for _, protocol := range []string{"", "h2", "h3"} {
-		client := e.newClientOf(protocol)
+	for _, p := range []protocol{protoHTTP1, protoHTTP2, protoHTTP3} {
+		client := e.newClientOf(p)
 		ask := func(method, path, large string) {
-			scheme := "https"
-			if protocol == "" {
-				scheme = "http"
-			}
-			r, err := http.NewRequestWithContext(t.Context(), method, scheme+"://www.example"+path, nil)
+			r, err := http.NewRequestWithContext(t.Context(), method, p.scheme()+"://www.example"+path, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,13 +68,13 @@ func TestOriginsOfFailingRequests(t *testing.T) {
 			}
 		}
 		for i := range 12 {
-			ask("GET", fmt.Sprint("/?", protocol, i), strings.Repeat("x", 30<<10))
-			ask("GET", fmt.Sprint("/500?", protocol, i), "")
+			ask("GET", fmt.Sprint("/?", p, i), strings.Repeat("x", 30<<10))
+			ask("GET", fmt.Sprint("/500?", p, i), "")
 			ask("POST", "/500", "")
-			ask("GET", fmt.Sprint("/cut?", protocol, i), "")
+			ask("GET", fmt.Sprint("/cut?", p, i), "")
 		}
 		if n := ejections(); n != 0 {
-			t.Errorf("%q: %d ejections", protocol, n)
+			t.Errorf("%q: %d ejections", p, n)
 		}
 	}
 	broken.Store(3)

@@ -14,7 +14,9 @@ import (
 	"time"
 )
 
-func TestTargetedFields(t *testing.T) {
+func TestTargetedFields(t *testing.T) { overProtocols(t, testTargetedFields) }
+
+func testTargetedFields(t *testing.T, p protocol) {
 	cases := []struct {
 		name   string
 		fields []string
@@ -37,7 +39,7 @@ func TestTargetedFields(t *testing.T) {
 	}
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 				for _, f := range c.fields {
 					name, value, _ := strings.Cut(f, ":")
 					w.Header().Set(name, strings.TrimSpace(value))
@@ -55,8 +57,10 @@ func TestTargetedFields(t *testing.T) {
 	}
 }
 
-func TestCacheGroups(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestCacheGroups(t *testing.T) { overProtocols(t, testCacheGroups) }
+
+func testCacheGroups(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			w.Header().Set("Cache-Group-Invalidation", `"scripts", "none"`)
 			return
@@ -79,11 +83,13 @@ func TestCacheGroups(t *testing.T) {
 }
 
 // TestHeadUpdatesWhatIsStored is RFC 9111, 4.3.5.
-func TestHeadUpdatesWhatIsStored(t *testing.T) {
+func TestHeadUpdatesWhatIsStored(t *testing.T) { overProtocols(t, testHeadUpdatesWhatIsStored) }
+
+func testHeadUpdatesWhatIsStored(t *testing.T, p protocol) {
 	var etag, length atomic.Value
 	etag.Store(`"1"`)
 	length.Store("4")
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", etag.Load().(string))
 		w.Header().Set("Cache-Control", "max-age=3600")
 		if r.Method == http.MethodHead {
@@ -112,10 +118,12 @@ func TestHeadUpdatesWhatIsStored(t *testing.T) {
 }
 
 // TestInterimResponses has a 103 reach the client as it comes, on a miss and when passing through.
-func TestInterimResponses(t *testing.T) {
+func TestInterimResponses(t *testing.T) { overProtocols(t, testInterimResponses) }
+
+func testInterimResponses(t *testing.T, p protocol) {
 	for _, method := range []string{"GET", "POST"} {
 		got := make(chan struct{})
-		e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Link", "</style.css>; rel=preload")
 			w.WriteHeader(http.StatusEarlyHints)
 			<-got // the final response waits for the client to have the interim one
@@ -140,8 +148,10 @@ func TestInterimResponses(t *testing.T) {
 	}
 }
 
-func TestMaxForwards(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestMaxForwards(t *testing.T) { overProtocols(t, testMaxForwards) }
+
+func testMaxForwards(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Left", r.Header.Get("Max-Forwards"))
 	})
 	a := e.do(e.request("TRACE", "/a", "", "Max-Forwards: 0", "Cookie: secret", "Authorization: secret"))
@@ -157,8 +167,10 @@ func TestMaxForwards(t *testing.T) {
 	}
 }
 
-func TestConnectIsRefused(t *testing.T) {
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) {})
+func TestConnectIsRefused(t *testing.T) { overProtocols(t, testConnectIsRefused) }
+
+func testConnectIsRefused(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(http.ResponseWriter, *http.Request) {})
 	c, err := net.Dial("tcp", e.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -172,8 +184,10 @@ func TestConnectIsRefused(t *testing.T) {
 	e.wantHits(0)
 }
 
-func TestAcceptEncodingByMeaning(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestAcceptEncodingByMeaning(t *testing.T) { overProtocols(t, testAcceptEncodingByMeaning) }
+
+func testAcceptEncodingByMeaning(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60")
 		w.Header().Set("Vary", "Accept-Encoding, Accept-Language")
 		_, _ = io.WriteString(w, r.Header.Get("Accept-Encoding")+"|"+r.Header.Get("Accept-Language"))
@@ -198,8 +212,10 @@ func TestAcceptEncodingByMeaning(t *testing.T) {
 	}
 }
 
-func TestExplain(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestExplain(t *testing.T) { overProtocols(t, testExplain) }
+
+func testExplain(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/stored":
 			w.Header().Set("Cache-Control", "s-maxage=60")
@@ -232,8 +248,7 @@ func TestExplain(t *testing.T) {
 		"/new":       {`"hint":`, "cache.default_ttl"},
 		"/validated": {`"status":200`},
 	} {
-		resp, err := http.Get("http://" + e.AdminAddr().String() + "/v1/explain?url=" + authorityOf("www.example") +
-			path)
+		resp, err := http.Get("http://" + e.AdminAddr().String() + "/v1/explain?url=" + e.url(path))
 		if err != nil {
 			t.Fatal(err)
 		}

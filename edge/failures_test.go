@@ -22,7 +22,7 @@ import (
 func (e *testEdge) explainURL(path string) cache.Explanation {
 	e.t.Helper()
 	var x cache.Explanation
-	if got := e.admin("GET", "/v1/explain?url="+authorityOf("www.example")+path, ""); got.status != 200 {
+	if got := e.admin("GET", "/v1/explain?url="+e.url(path), ""); got.status != 200 {
 		e.t.Errorf("explain %s: %d, %s", path, got.status, got.body)
 	} else if err := decode(got.body, &x); err != nil {
 		e.t.Error(err)
@@ -31,14 +31,16 @@ func (e *testEdge) explainURL(path string) cache.Explanation {
 }
 
 // What was just asked for and failed is explained with the failure, until an answer comes.
-func TestExplainFailures(t *testing.T) {
+func TestExplainFailures(t *testing.T) { overProtocols(t, testExplainFailures) }
+
+func testExplainFailures(t *testing.T, p protocol) {
 	const ( // what the origin does
 		stores = iota
 		hangsUp
 		errs
 	)
 	var does atomic.Int64
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		switch does.Load() {
 		case hangsUp:
 			panic(http.ErrAbortHandler)
@@ -95,9 +97,11 @@ func TestExplainFailures(t *testing.T) {
 }
 
 // A client that leaves is no failure of the origin.
-func TestClientThatLeavesIsNoFailure(t *testing.T) {
+func TestClientThatLeavesIsNoFailure(t *testing.T) { overProtocols(t, testClientThatLeavesIsNoFailure) }
+
+func testClientThatLeavesIsNoFailure(t *testing.T, p protocol) {
 	asked, gone := make(chan struct{}, 1), make(chan struct{}, 1)
-	e := newEdge(t, func(_ http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(_ http.ResponseWriter, r *http.Request) {
 		asked <- struct{}{}
 		<-r.Context().Done()
 		gone <- struct{}{}
@@ -117,7 +121,7 @@ func TestClientThatLeavesIsNoFailure(t *testing.T) {
 		<-done
 		testwait.Until(t, "the request is over", func() bool { return e.front.Active() == 0 })
 		testwait.Until(t, "its fetch is over", func() bool { return e.cache.UnderWay().URLs == 0 })
-		if f := e.cache.LastFailure(httpcache.Key(authorityOf("www.example") + "/")); f != nil {
+		if f := e.cache.LastFailure(httpcache.Key(e.url("/"))); f != nil {
 			t.Errorf("%s: %+v", method, f)
 		}
 	}
@@ -142,9 +146,11 @@ func (b *lockedBuffer) count(text string) int {
 }
 
 // A server that is down gives one line of the log, not one for each request.
-func TestFailuresAreLoggedOnce(t *testing.T) {
+func TestFailuresAreLoggedOnce(t *testing.T) { overProtocols(t, testFailuresAreLoggedOnce) }
+
+func testFailuresAreLoggedOnce(t *testing.T, p protocol) {
 	var log lockedBuffer
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	e := p.newEdge(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		func(s *Server, _ *site.Site) {
 			s.Log = slog.New(slog.NewTextHandler(&log, nil))
 		})

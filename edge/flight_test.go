@@ -59,10 +59,12 @@ func wantRest(t *testing.T, r io.Reader, want string) {
 	}
 }
 
-func TestCoalescing(t *testing.T) {
+func TestCoalescing(t *testing.T) { overProtocols(t, testCoalescing) }
+
+func testCoalescing(t *testing.T, p protocol) {
 	const clients = 10
 	h, step := gated([]string{"Cache-Control: max-age=1000"}, "hello")
-	e := newEdge(t, h)
+	e := p.newEdge(t, h)
 	answers := make(chan answer)
 	for range clients {
 		go func() { answers <- e.do(e.request("GET", "/a", "")) }()
@@ -84,11 +86,13 @@ func TestCoalescing(t *testing.T) {
 }
 
 // Validations coalesce too.
-func TestCoalescingOfValidation(t *testing.T) {
+func TestCoalescingOfValidation(t *testing.T) { overProtocols(t, testCoalescingOfValidation) }
+
+func testCoalescingOfValidation(t *testing.T, p protocol) {
 	const clients = 5
 	var asked atomic.Int64
 	release := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Etag", `"1"`)
 		if asked.Add(1) == 1 {
 			setFields(w.Header(), stale)
@@ -112,7 +116,9 @@ func TestCoalescingOfValidation(t *testing.T) {
 	e.wantHits(2)
 }
 
-func TestStreaming(t *testing.T) {
+func TestStreaming(t *testing.T) { overProtocols(t, testStreaming) }
+
+func testStreaming(t *testing.T, p protocol) {
 	for _, length := range []string{"", "Content-Length: 9"} {
 		t.Run(length, func(t *testing.T) {
 			fields := []string{"Cache-Control: max-age=1000"}
@@ -120,7 +126,7 @@ func TestStreaming(t *testing.T) {
 				fields = append(fields, length)
 			}
 			h, step := gated(fields, "one", "two", "end")
-			e := newEdge(t, h)
+			e := p.newEdge(t, h)
 			go func() { step <- struct{}{} }()
 			leader := e.open(t.Context(), "/a")
 			wantNext(t, leader.Body, "one") // the origin has not sent the rest
@@ -145,9 +151,11 @@ func TestStreaming(t *testing.T) {
 	}
 }
 
-func TestLeaderLeaves(t *testing.T) {
+func TestLeaderLeaves(t *testing.T) { overProtocols(t, testLeaderLeaves) }
+
+func testLeaderLeaves(t *testing.T, p protocol) {
 	h, step := gated([]string{"Cache-Control: max-age=1000", "Content-Length: 9"}, "one", "two", "end")
-	e := newEdge(t, h)
+	e := p.newEdge(t, h)
 	go func() { step <- struct{}{} }()
 	ctx, leave := context.WithCancel(t.Context())
 	leader := e.open(ctx, "/a")
@@ -166,9 +174,11 @@ func TestLeaderLeaves(t *testing.T) {
 }
 
 // A leader that leaves before there is an answer doesn't take the waiters with it.
-func TestLeaderLeavesBeforeTheAnswer(t *testing.T) {
+func TestLeaderLeavesBeforeTheAnswer(t *testing.T) { overProtocols(t, testLeaderLeavesBeforeTheAnswer) }
+
+func testLeaderLeavesBeforeTheAnswer(t *testing.T, p protocol) {
 	h, step := gated([]string{"Cache-Control: max-age=1000"}, "hello")
-	e := newEdge(t, h)
+	e := p.newEdge(t, h)
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() {
@@ -193,7 +203,9 @@ func TestLeaderLeavesBeforeTheAnswer(t *testing.T) {
 }
 
 // A fetch that nobody follows ends, unless half of it is there.
-func TestAllLeave(t *testing.T) {
+func TestAllLeave(t *testing.T) { overProtocols(t, testAllLeave) }
+
+func testAllLeave(t *testing.T, p protocol) {
 	for _, c := range []struct {
 		first  string
 		stored bool
@@ -203,7 +215,7 @@ func TestAllLeave(t *testing.T) {
 			gone := make(chan struct{})
 			step := make(chan struct{})
 			var asked atomic.Int64
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Content-Length: 9"})
 				_, _ = io.WriteString(w, c.first)
 				_ = http.NewResponseController(w).Flush()
@@ -237,11 +249,13 @@ func TestAllLeave(t *testing.T) {
 	}
 }
 
-func TestOriginCutShort(t *testing.T) {
+func TestOriginCutShort(t *testing.T) { overProtocols(t, testOriginCutShort) }
+
+func testOriginCutShort(t *testing.T, p protocol) {
 	for _, length := range []string{"9", ""} {
 		t.Run("length "+length, func(t *testing.T) {
 			var asked atomic.Int64
-			e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Cache-Control", "max-age=1000")
 				if length != "" {
 					w.Header().Set("Content-Length", length)
@@ -278,11 +292,13 @@ func TestOriginCutShort(t *testing.T) {
 
 // A response that can't be stored goes to the leader; the others ask for themselves, at once and
 // all at the same time.
-func TestUncacheableReleasesWaiters(t *testing.T) {
+func TestUncacheableReleasesWaiters(t *testing.T) { overProtocols(t, testUncacheableReleasesWaiters) }
+
+func testUncacheableReleasesWaiters(t *testing.T, p protocol) {
 	const clients = 5
 	var asked, together atomic.Int64
 	first, all := make(chan struct{}), make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		n := asked.Add(1)
 		if n == 1 {
 			<-first
@@ -328,9 +344,11 @@ func TestUncacheableReleasesWaiters(t *testing.T) {
 }
 
 // An uncacheable response streams, and its fetch ends with its client.
-func TestUncacheableStreams(t *testing.T) {
+func TestUncacheableStreams(t *testing.T) { overProtocols(t, testUncacheableStreams) }
+
+func testUncacheableStreams(t *testing.T, p protocol) {
 	gone := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		_, _ = io.WriteString(w, "event")
 		_ = http.NewResponseController(w).Flush()
@@ -345,7 +363,6 @@ func TestUncacheableStreams(t *testing.T) {
 }
 
 func TestLargerThanTheStoreTakes(t *testing.T) {
-	plainOnly(t, "it takes long")
 	body := strings.Repeat("0123456789abcdef", 1<<17) // 2 MiB
 	for _, length := range []bool{true, false} {
 		t.Run("length "+strconv.FormatBool(length), func(t *testing.T) {
@@ -373,17 +390,19 @@ func TestLargerThanTheStoreTakes(t *testing.T) {
 }
 
 // An origin that stalls midway is given up, and its followers see their connections end.
-func TestStalledBody(t *testing.T) {
+func TestStalledBody(t *testing.T) { overProtocols(t, testStalledBody) }
+
+func testStalledBody(t *testing.T, p protocol) {
 	h, step := gated([]string{"Cache-Control: max-age=1000", "Content-Length: 10"}, "01234", "56789")
 	defer close(step)
-	e := newEdge(t, h, func(_ *Server, s *site.Site) { s.Origin.Origin.BetweenBytesTimeout = 50 * time.Millisecond })
+	e := p.newEdge(t, h, func(_ *Server, s *site.Site) { s.Origin.Origin.BetweenBytesTimeout = 50 * time.Millisecond })
 	go func() { step <- struct{}{} }()
 	got := e.do(e.request("GET", "/a", ""))
 	if got.err == nil || got.body != "01234" {
 		t.Errorf("%q, error %v", got.body, got.err)
 	}
 	e.settle()
-	if e.Store.Get(authorityOf("www.example")+"/a") != nil {
+	if e.Store.Get(e.url("/a")) != nil {
 		t.Error("a part was stored as the whole")
 	}
 }

@@ -13,7 +13,6 @@ import (
 )
 
 func TestManyFollowersOfOneFill(t *testing.T) {
-	plainOnly(t, "it takes long")
 	followFill(t, 8<<20)
 }
 

@@ -17,8 +17,7 @@ import (
 // A response without a body is one header block that ends its stream. gRPC takes only that for a
 // status without messages.
 func TestEmptyResponseEndsWithItsHeader(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
-	e := newSecure(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Grpc-Status", "5") }, 1, ownHTTP2)
+	e := newSecure(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Grpc-Status", "5") }, 1)
 	a := e.attack()
 	a.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	for _, method := range []string{"POST", "GET", "PUT", "POST"} {
@@ -45,7 +44,6 @@ func TestEmptyResponseEndsWithItsHeader(t *testing.T) {
 // A call of gRPC in both directions passes through: the request streams while the response does,
 // and TE and trailers reach the other side.
 func TestStreamsBothWays(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	o := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 2 || r.Header.Get("Te") != "trailers" {
 			t.Errorf("the origin got %s, %v", r.Proto, r.Header)
@@ -70,11 +68,11 @@ func TestStreamsBothWays(t *testing.T) {
 	o.EnableHTTP2 = true
 	o.StartTLS()
 	t.Cleanup(o.Close)
-	e := newSecure(t, nil, 1, ownHTTP2, func(_ *Server, s *site.Site) {
+	e := newSecure(t, nil, 1, func(_ *Server, s *site.Site) {
 		u, _ := url.Parse(o.URL)
 		s.Origin.Origin.Servers[0].URL, s.Origin.Origin.TLS = u, &tls.Config{InsecureSkipVerify: true}
 	})
-	client := e.newClientOf("h2")
+	client := e.newClientOf(protoHTTP2)
 	r, w := io.Pipe()
 	q, _ := http.NewRequestWithContext(t.Context(), "POST", "https://www.example/test.Test/Chat", r)
 	q.Header.Set("Te", "trailers")

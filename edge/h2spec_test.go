@@ -26,10 +26,11 @@ var goServer = map[string]string{
 
 // All of h2spec's cases pass on the listener for TLS, except those that the Go server is known to
 // fail where that is used.
-func TestH2Spec(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
-	e := newEdge(t, static(strings.Repeat("x", 1024), "Cache-Control: max-age=1000"), func(s *Server, site *site.Site) {
-		s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "localhost")
+func TestH2Spec(t *testing.T) { overHTTP2(t, testH2Spec) }
+
+func testH2Spec(t *testing.T, p protocol) {
+	e := p.newEdge(t, static(strings.Repeat("x", 1024), "Cache-Control: max-age=1000"), func(s *Server, site *site.Site) {
+		s.Certificates = newCertificates(t, "localhost")
 		site.Hosts = []string{"localhost"}
 	})
 	host, port, err := net.SplitHostPort(e.SecureAddr().String())

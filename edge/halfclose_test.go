@@ -15,7 +15,6 @@ import (
 // A client that ends its sending side while the origin takes its time gets what the origin
 // answered, an error, or the end of the connection, and no success that nobody sent.
 func TestHalfClosedClientsGetNoEmptySuccess(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	var path atomic.Value
 	asked := make(chan struct{}, 1)
 	answer := make(chan struct{})

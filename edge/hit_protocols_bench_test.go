@@ -11,11 +11,11 @@ import (
 
 // BenchmarkHitOver is a hit over each protocol, with the client of its library.
 func BenchmarkHitOver(b *testing.B) {
-	for _, protocol := range []string{"h1", "h2", "h3"} {
-		b.Run(protocol, func(b *testing.B) {
+	for _, p := range []protocol{protoTLS1, protoHTTP2, protoHTTP3} {
+		b.Run(string(p), func(b *testing.B) {
 			e := newSecure(b, static(strings.Repeat("x", 1024), "Cache-Control: max-age=100000",
 				"Content-Type: image/png"), 1, func(s *Server, _ *site.Site) { s.Log = slog.New(slog.DiscardHandler) })
-			client := e.newClientOf(protocol)
+			client := e.newClientOf(p)
 			ask := func() {
 				resp, err := client.Get("https://www.example/a")
 				if err != nil {

@@ -11,8 +11,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-func TestHitAfterMiss(t *testing.T) {
-	e := newEdge(t, static("hello", "Cache-Control: max-age=1000", "Age: 100", "Via: 1.1 shield",
+func TestHitAfterMiss(t *testing.T) { overProtocols(t, testHitAfterMiss) }
+
+func testHitAfterMiss(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("hello", "Cache-Control: max-age=1000", "Age: 100", "Via: 1.1 shield",
 		"Cache-Status: shield; hit", "Content-Type: text/css"))
 	miss := e.get("/a")
 	miss.wants(t, 200, "hello")
@@ -28,7 +30,7 @@ func TestHitAfterMiss(t *testing.T) {
 	hit := e.get("/a")
 	hit.wants(t, 200, "hello")
 	cs = hit.cacheStatus()
-	if cs[""] != "hel1" || !hit.isHit() || cs["fwd"] != "" || cs["key"] != `"`+authorityOf("www.example")+`/a"` {
+	if cs[""] != "hel1" || !hit.isHit() || cs["fwd"] != "" || cs["key"] != `"`+e.url("/a")+`"` {
 		t.Errorf("Cache-Status of the hit: %q", hit.header["Cache-Status"])
 	}
 	if n := len(hit.header["Cache-Status"]); n != 1 {
@@ -47,7 +49,6 @@ func TestHitAfterMiss(t *testing.T) {
 }
 
 func TestRestartKeepsTheCache(t *testing.T) {
-	plainOnly(t, "it is about the store")
 	body := strings.Repeat("0123456789", 100_000)
 	e := newEdge(t, static(body, "Cache-Control: max-age=1000", `Etag: "x"`))
 	dir := t.TempDir()
@@ -67,7 +68,6 @@ func TestRestartKeepsTheCache(t *testing.T) {
 
 // Age and Expires of the origin decide, not when the response came (RFC 9111, 4.2).
 func TestFreshness(t *testing.T) {
-	plainOnly(t, "freshness knows no protocol")
 	ago := func(d time.Duration) string { return time.Now().Add(-d).UTC().Format(http.TimeFormat) }
 	for _, c := range []struct {
 		name   string
@@ -108,16 +108,20 @@ func TestFreshness(t *testing.T) {
 	}
 }
 
-func TestDefaultTTL(t *testing.T) {
-	e := newEdge(t, static("x"), func(_ *Server, s *site.Site) { s.Policy.DefaultTTL = time.Hour })
+func TestDefaultTTL(t *testing.T) { overProtocols(t, testDefaultTTL) }
+
+func testDefaultTTL(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x"), func(_ *Server, s *site.Site) { s.Policy.DefaultTTL = time.Hour })
 	e.get("/").wants(t, 200, "x")
 	if second := e.get("/"); !second.isHit() {
 		t.Errorf("Cache-Status %q", second.header["Cache-Status"])
 	}
 }
 
-func TestHead(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestHead(t *testing.T) { overProtocols(t, testHead) }
+
+func testHead(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		w.Header().Set("X-Method", r.Method)
 		if r.Method != http.MethodHead {
@@ -142,8 +146,10 @@ func TestHead(t *testing.T) {
 }
 
 // A status without a body, and one that the edge doesn't know.
-func TestOtherStatuses(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestOtherStatuses(t *testing.T) { overProtocols(t, testOtherStatuses) }
+
+func testOtherStatuses(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		switch r.URL.Path {
 		case "/204":
@@ -175,15 +181,17 @@ func TestOtherStatuses(t *testing.T) {
 	}
 }
 
-func TestOnlyIfCachedAndNoStore(t *testing.T) {
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
+func TestOnlyIfCachedAndNoStore(t *testing.T) { overProtocols(t, testOnlyIfCachedAndNoStore) }
+
+func testOnlyIfCachedAndNoStore(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x", "Cache-Control: max-age=1000"))
 	if got := e.get("/a", "Cache-Control: only-if-cached"); got.status != 504 ||
 		got.cacheStatus()["detail"] != "only-if-cached" {
 		t.Errorf("only-if-cached without anything stored: %d, %q", got.status, got.header["Cache-Status"])
 	}
 	e.wantHits(0)
 	e.get("/a", "Cache-Control: no-store").wants(t, 200, "x")
-	if e.cache.WhyNot(httpcache.Key(authorityOf("www.example")+"/a")) != "" {
+	if e.cache.WhyNot(httpcache.Key(e.url("/a"))) != "" {
 		t.Error("a request with no-store makes others not wait for each other")
 	}
 	if got := e.get("/a"); got.isHit() {

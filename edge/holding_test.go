@@ -73,14 +73,16 @@ func (e *testEdge) held() (streams, tunnels int) {
 }
 
 // However many uploads there are whose clients take their time, what is to be stored is fetched.
-func TestMissesBesideUploads(t *testing.T) {
-	e := newEdge(t, holdServer, small)
+func TestMissesBesideUploads(t *testing.T) { overProtocols(t, testMissesBesideUploads) }
+
+func testMissesBesideUploads(t *testing.T, p protocol) {
+	e := p.newEdge(t, holdServer, small)
 	var work sync.WaitGroup
 	var bodies []*io.PipeReader
 	for range 30 {
 		body, client := io.Pipe()
 		bodies = append(bodies, body)
-		r, err := http.NewRequestWithContext(t.Context(), "POST", authorityOf("www.example")+"/upload", body)
+		r, err := http.NewRequestWithContext(t.Context(), "POST", e.url("/upload"), body)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,8 +103,10 @@ func TestMissesBesideUploads(t *testing.T) {
 }
 
 // Nor does it matter how many clients read slowly what can't be stored.
-func TestMissesBesideSlowReaders(t *testing.T) {
-	e := newEdge(t, holdServer, small)
+func TestMissesBesideSlowReaders(t *testing.T) { overProtocols(t, testMissesBesideSlowReaders) }
+
+func testMissesBesideSlowReaders(t *testing.T, p protocol) {
+	e := p.newEdge(t, holdServer, small)
 	var open []io.Closer
 	for i := range 12 {
 		r := e.request("GET", fmt.Sprint("/large", i), "")
@@ -125,7 +129,7 @@ func TestMissesBesideSlowReaders(t *testing.T) {
 // upgrade makes a tunnel, if it gets one.
 func (e *testEdge) upgrade(t *testing.T) (net.Conn, *bufio.Reader, int) {
 	t.Helper()
-	conn := e.dialRaw(t, protocol() != "")
+	conn := e.dialRaw(t, e.protocol.secure())
 	_, _ = io.WriteString(conn, "GET /tunnel HTTP/1.1\r\nHost: www.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	r := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, nil)
@@ -137,10 +141,11 @@ func (e *testEdge) upgrade(t *testing.T) (net.Conn, *bufio.Reader, int) {
 
 // Tunnels hold no requests, and are so many at most.
 func TestMissesBesideTunnels(t *testing.T) {
-	if protocol() == "h2" || protocol() == "h3" {
-		t.Skip("HTTP/1.1 alone has tunnels")
-	}
-	e := newEdge(t, holdServer, small)
+	overProtocols(t, testMissesBesideTunnels, protoHTTP1, protoTLS1)
+}
+
+func testMissesBesideTunnels(t *testing.T, p protocol) {
+	e := p.newEdge(t, holdServer, small)
 	for i := range 10 {
 		conn, r, status := e.upgrade(t)
 		if want := map[bool]int{true: 101, false: 503}[i < 8]; status != want {
@@ -161,11 +166,10 @@ func TestMissesBesideTunnels(t *testing.T) {
 }
 
 // A tunnel that nothing goes through ends.
-func TestIdleTunnel(t *testing.T) {
-	if protocol() == "h2" || protocol() == "h3" {
-		t.Skip("HTTP/1.1 alone has tunnels")
-	}
-	e := newEdge(t, holdServer, func(s *Server, _ *site.Site) { s.tunnelIdle = 20 * time.Millisecond })
+func TestIdleTunnel(t *testing.T) { overProtocols(t, testIdleTunnel, protoHTTP1, protoTLS1) }
+
+func testIdleTunnel(t *testing.T, p protocol) {
+	e := p.newEdge(t, holdServer, func(s *Server, _ *site.Site) { s.tunnelIdle = 20 * time.Millisecond })
 	_, r, status := e.upgrade(t)
 	if status != 101 {
 		t.Fatal(status)
@@ -181,11 +185,13 @@ func TestIdleTunnel(t *testing.T) {
 
 // A client that sends a byte now and then is told that this is too slow, and holds nothing any
 // more, whatever the protocol.
-func TestTricklingUpload(t *testing.T) {
-	e := newEdge(t, holdServer, func(s *Server, _ *site.Site) { s.bodyTimeout = 300 * time.Millisecond })
+func TestTricklingUpload(t *testing.T) { overProtocols(t, testTricklingUpload) }
+
+func testTricklingUpload(t *testing.T, p protocol) {
+	e := p.newEdge(t, holdServer, func(s *Server, _ *site.Site) { s.bodyTimeout = 300 * time.Millisecond })
 	for _, known := range []bool{true, false} {
 		body, client := io.Pipe()
-		r, err := http.NewRequestWithContext(t.Context(), "POST", authorityOf("www.example")+"/upload", body)
+		r, err := http.NewRequestWithContext(t.Context(), "POST", e.url("/upload"), body)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,16 +229,17 @@ func TestTricklingUpload(t *testing.T) {
 // A request whose answer does not need the body is answered though its client does not send that,
 // and the connection does not stay.
 func TestAnsweredUploadThatStalls(t *testing.T) {
-	if protocol() == "h2" || protocol() == "h3" {
-		t.Skip("with HTTP/1.1 the body is between two requests")
-	}
-	e := newEdge(t, holdServer, func(s *Server, _ *site.Site) { s.bodyTimeout = 50 * time.Millisecond })
+	overProtocols(t, testAnsweredUploadThatStalls, protoHTTP1, protoTLS1)
+}
+
+func testAnsweredUploadThatStalls(t *testing.T, p protocol) {
+	e := p.newEdge(t, holdServer, func(s *Server, _ *site.Site) { s.bodyTimeout = 50 * time.Millisecond })
 	for _, body := range []string{"Content-Length: 100\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"} {
 		for head, want := range map[string]int{
 			"POST / HTTP/1.1\r\nHost: nobody.example\r\n":                     http.StatusMisdirectedRequest,
 			"POST " + admin.HealthPath + " HTTP/1.1\r\nHost: www.example\r\n": http.StatusOK,
 		} {
-			conn := e.dialRaw(t, protocol() != "")
+			conn := e.dialRaw(t, p.secure())
 			_, _ = io.WriteString(conn, head+body)
 			r := bufio.NewReader(conn)
 			resp, err := http.ReadResponse(r, nil)
@@ -250,7 +257,6 @@ func TestAnsweredUploadThatStalls(t *testing.T) {
 // A client that ends its sending side while it waits is one that left: it does not get an empty
 // response.
 func TestHalfClosed(t *testing.T) {
-	plainOnly(t, "TLS has no such thing")
 	asked := make(chan struct{})
 	e := newEdge(t, func(_ http.ResponseWriter, r *http.Request) {
 		close(asked)
@@ -270,7 +276,6 @@ func TestHalfClosed(t *testing.T) {
 // What a response waits for its client to take, it waits in the list of senders, whether it is
 // stored or passed through.
 func TestPassedResponseIsWatched(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, holdServer, 1)
 	a := e.attack(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	go a.drain()
@@ -312,11 +317,12 @@ func (c *fromConn) RemoteAddr() net.Addr { return c.addr }
 // One client has no more than its share of the origin, and others are served meanwhile, also what
 // it asks for too.
 func TestShareOfAClient(t *testing.T) {
-	if protocol() == "h3" {
-		t.Skip("its clients are all on loopback")
-	}
+	overProtocols(t, testShareOfAClient, protoHTTP1, protoTLS1, protoHTTP2, protoHTTP2Go)
+}
+
+func testShareOfAClient(t *testing.T, p protocol) {
 	release := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/slow") {
 			<-release
 		}
@@ -334,7 +340,7 @@ func TestShareOfAClient(t *testing.T) {
 		transport := c.Transport.(*http.Transport)
 		transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			addr := e.Addr().String()
-			if protocol() != "" {
+			if p.secure() {
 				addr = e.SecureAddr().String()
 			}
 			return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, last)}}).DialContext(ctx, network, addr)

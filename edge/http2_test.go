@@ -158,12 +158,13 @@ var http2Floods = []struct {
 
 // Floods of frames end their connection, cost little memory, and honest clients are served
 // meanwhile.
-func TestHTTP2Floods(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
+func TestHTTP2Floods(t *testing.T) { overHTTP2(t, testHTTP2Floods) }
+
+func testHTTP2Floods(t *testing.T, p protocol) {
 	for _, c := range http2Floods {
 		t.Run(c.name, func(t *testing.T) {
 			release := make(chan struct{})
-			e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				if strings.HasPrefix(r.URL.Path, "/slow") {
 					select {
 					case <-release:
@@ -172,9 +173,9 @@ func TestHTTP2Floods(t *testing.T) {
 				}
 				w.Header().Set("Cache-Control", "max-age=1000")
 				_, _ = io.WriteString(w, "x")
-			}, 1)
+			})
 			defer close(release)
-			honest := e.newClientOf("h2")
+			honest := e.newClientOf(protoHTTP2)
 			if err := getWhole(honest, "https://www.example/a"); err != nil {
 				t.Fatal(err)
 			}
@@ -229,9 +230,10 @@ func getWhole(client *http.Client, url string) error {
 }
 
 // A flood that waits for each answer fills no queue, and is found by what it sends all the same.
-func TestPatientFloods(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
-	e := newSecure(t, static("x", "Cache-Control: max-age=1000"), 1)
+func TestPatientFloods(t *testing.T) { overHTTP2(t, testPatientFloods) }
+
+func testPatientFloods(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x", "Cache-Control: max-age=1000"))
 	for _, c := range []struct {
 		name    string
 		version uint16
@@ -284,7 +286,6 @@ func heap() int64 {
 
 // What honest clients do is no flood.
 func TestHonestClients(t *testing.T) {
-	plainOnly(t, "it has clients of all protocols")
 	large := strings.Repeat("x", 4<<20)
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
@@ -296,9 +297,9 @@ func TestHonestClients(t *testing.T) {
 			_, _ = io.WriteString(w, large)
 		}
 	}, 1)
-	for _, protocol := range []string{"h1", "h2", "h3"} {
-		t.Run(protocol, func(t *testing.T) {
-			client := e.newClientOf(protocol)
+	for _, p := range []protocol{protoTLS1, protoHTTP2, protoHTTP3} {
+		t.Run(string(p), func(t *testing.T) {
+			client := e.newClientOf(p)
 			post := func(size int) {
 				resp, err := client.Post("https://www.example/p", "text/plain",
 					strings.NewReader(strings.Repeat("y", size)))

@@ -96,10 +96,9 @@ var middlePath, largePath = "/" + strings.Repeat("long", 12), "/" + strings.Repe
 
 // Hits over the edge's own HTTP/2 are answered before a handler is asked, and the same as by that.
 func TestHitsOfOwnHTTP2(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	e := newSecure(t, originOfHits, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2 = true })
 	ordinary := newSecure(t, originOfHits, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2, s.NoHitLane = true, true })
-	client, other, narrow := e.newClientOf("h2"), ordinary.newClientOf("h2"), e.newClientOf("h2")
+	client, other, narrow := e.newClientOf(protoHTTP2), ordinary.newClientOf(protoHTTP2), e.newClientOf(protoHTTP2)
 	client.Transport.(*http.Transport).HTTP2.MaxReceiveBufferPerStream = 4 << 20
 	for _, c := range http2Hits {
 		name := fmt.Sprintf("%s %.20s %q", c.method, c.path, c.fields)

@@ -43,7 +43,6 @@ func (e *testEdge) dialQUIC(ctx context.Context, tr *quic.Transport) (*quic.Conn
 
 // A client whose address changes goes on with its download.
 func TestConnectionMigration(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	large := strings.Repeat("0123456789abcdef", 1<<20)
 	e := newSecure(t, static(large, "Cache-Control: max-age=1000"), 1)
 	c, err := e.dialQUIC(t.Context(), socket(t))
@@ -84,7 +83,6 @@ func TestConnectionMigration(t *testing.T) {
 // Beyond a rate of new connections, or some of one network, addresses have to be proved (Retry);
 // clients that do get in.
 func TestRetryUnderLoad(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static("x"), 1)
 	proves := false
 	for i := 0; i < 10*front.NewQUICBurst && !proves; i++ { // the burst grows again meanwhile
@@ -103,7 +101,6 @@ func TestRetryUnderLoad(t *testing.T) {
 // A client that opens streams and does not finish its header block is given up; so is one that
 // takes its requests back at once.
 func TestHTTP3Abuse(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 1)
 	c, err := e.dialQUIC(t.Context(), socket(t))
 	if err != nil {
@@ -187,7 +184,6 @@ func (c *movedConn) ReadFrom(p []byte) (int, net.Addr, error) {
 // An edge that was started again, with the same secret, tells clients at once that their
 // connections are gone (RFC 9000, 10.3).
 func TestStatelessReset(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	udp := func(e *testEdge) *net.UDPAddr {
 		return net.UDPAddrFromAddrPort(e.SecureAddr().(*net.TCPAddr).AddrPort())
 	}

@@ -80,7 +80,6 @@ func http3FrameCases() []http3Frames {
 // What RFC 9114 and RFC 9204 have a server end the connection for, quic-go does, but for what
 // docs/tls.md says.
 func TestHTTP3Frames(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static("x", "Cache-Control: max-age=1000"), 1)
 	for _, c := range http3FrameCases() {
 		t.Run(c.name, func(t *testing.T) {

@@ -16,7 +16,6 @@ import (
 // An unsafe method that succeeds makes what is stored for its URI gone, and for what it names (RFC
 // 9111, 4.4).
 func TestInvalidation(t *testing.T) {
-	plainOnly(t, "it is about the store")
 	const paths = "/a /b /c?x=1 /other"
 	for _, c := range []struct {
 		name, method, path string
@@ -35,7 +34,7 @@ func TestInvalidation(t *testing.T) {
 		{"OPTIONS", "OPTIONS", "/a", 200, nil, ""},
 		{"TRACE", "TRACE", "/a", 200, nil, ""},
 		{"HEAD", "HEAD", "/elsewhere", 200, []string{"Content-Location: /a"}, ""},
-		{"Location", "POST", "/new", 201, []string{"Location: " + authorityOf("www.example") + "/a"}, "/a"},
+		{"Location", "POST", "/new", 201, []string{"Location: http://www.example/a"}, "/a"},
 		{"Content-Location", "POST", "/new", 200, []string{"Content-Location: b"}, "/b"},
 		{"both", "POST", "/a", 201, []string{"Location: /b", "Content-Location: /c?x=1"}, "/a /b /c?x=1"},
 		{"on another host", "POST", "/new", 201,
@@ -75,14 +74,16 @@ func TestInvalidation(t *testing.T) {
 
 // Keys and invalidation go by the host that the client asked for, though the origin is sent its own
 // name.
-func TestOriginOfAnotherName(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestOriginOfAnotherName(t *testing.T) { overProtocols(t, testOriginOfAnotherName) }
+
+func testOriginOfAnotherName(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Host != "origin.example" || r.Header.Get("X-Forwarded-Host") != "www.example" {
 			t.Errorf("the origin is sent the Host %q and X-Forwarded-Host %q", r.Host, r.Header.Get("X-Forwarded-Host"))
 		}
 		w.Header().Set("Cache-Control", "max-age=1000")
 		if r.Method == http.MethodPost {
-			w.Header().Set("Location", authorityOf(r.URL.Query().Get("of"))+"/a")
+			w.Header().Set("Location", p.scheme()+"://"+r.URL.Query().Get("of")+"/a")
 			w.WriteHeader(http.StatusCreated)
 			return
 		}
@@ -102,10 +103,12 @@ func TestOriginOfAnotherName(t *testing.T) {
 
 // A fetch that is under way when an unsafe method succeeds may have the old state: it is not used
 // after.
-func TestInvalidationDuringFill(t *testing.T) {
+func TestInvalidationDuringFill(t *testing.T) { overProtocols(t, testInvalidationDuringFill) }
+
+func testInvalidationDuringFill(t *testing.T, p protocol) {
 	state := "old"
 	fetched, written := make(chan struct{}), make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			state = "new"
 			return
@@ -130,14 +133,16 @@ func TestInvalidationDuringFill(t *testing.T) {
 
 // An unsafe request removes what is stored where clients have caused all the records of purges that
 // there is room for, and causes no more.
-func TestInvalidationInACrowd(t *testing.T) {
+func TestInvalidationInACrowd(t *testing.T) { overProtocols(t, testInvalidationInACrowd) }
+
+func testInvalidationInACrowd(t *testing.T, p protocol) {
 	store, err := storage.Open(storage.Options{Dir: t.TempDir(), Disk: 256 << 20, Memory: 16 << 20, Floor: 1,
 		Records: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		w.Header().Set("Vary", r.Header.Get("X-Vary"))
 		_, _ = io.WriteString(w, r.Method)
@@ -166,6 +171,10 @@ func TestInvalidationInACrowd(t *testing.T) {
 // It makes no difference that nobody else may wait for that fetch, or that it is of a variant or a
 // slice.
 func TestInvalidationDuringOtherFills(t *testing.T) {
+	overProtocols(t, testInvalidationDuringOtherFills)
+}
+
+func testInvalidationDuringOtherFills(t *testing.T, p protocol) {
 	for _, c := range []struct {
 		name   string
 		fields []string
@@ -176,7 +185,7 @@ func TestInvalidationDuringOtherFills(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var written atomic.Bool
 			fetched, goOn := make(chan struct{}), make(chan struct{})
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPost {
 					written.Store(true)
 					return

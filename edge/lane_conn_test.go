@@ -19,7 +19,6 @@ import (
 // Clients of kept connections that go on asking while the edge ends are told to close, and none
 // loses a request: neither by hits nor by what is passed on.
 func TestLaneDrains(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	for _, path := range []string{"/hit", "/pass"} {
 		for _, secure := range []bool{false, true} {
 			if path == "/hit" && secure {
@@ -101,7 +100,6 @@ func TestLaneDrains(t *testing.T) {
 
 // Requests that come in two pieces, cut anywhere, are answered as those that come in one.
 func TestLaneSplit(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	b := newBothWays(t)
 	b.warm(t)
 	const requests = "GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n" +
@@ -127,7 +125,6 @@ func TestLaneSplit(t *testing.T) {
 // Header blocks as long as the buffers, alone and after many short ones, are answered as by the
 // ordinary path.
 func TestLaneSizes(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	b := newBothWays(t)
 	b.warm(t)
 	for _, secure := range []bool{false, true} {
@@ -150,7 +147,6 @@ func TestLaneSizes(t *testing.T) {
 // A client that leaves while its miss is fetched is noticed, on a connection that net/http was
 // handed.
 func TestLaneClientLeaves(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	for _, secure := range []bool{false, true} {
 		for _, hits := range []int{0, 4} {
 			begun, gone := make(chan struct{}), make(chan struct{})
@@ -184,7 +180,6 @@ func TestLaneClientLeaves(t *testing.T) {
 
 // What a client did not take is not counted as sent.
 func TestLaneCountsWhatIsSent(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	const size = 200 << 10
 	e := newEdge(t, static(strings.Repeat("x", size), "Cache-Control: max-age=1000"))
 	for range 3 {
@@ -209,7 +204,6 @@ func TestLaneCountsWhatIsSent(t *testing.T) {
 // A connection that net/http gives back at once is the lane's, though the goroutine that handed it
 // over comes to note that late.
 func TestLaneLeavesNothingOpen(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
 	var all sync.WaitGroup
 	conns := make([]net.Conn, 50)

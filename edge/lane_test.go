@@ -295,7 +295,6 @@ func (b *bothWays) answered(t *testing.T) float64 {
 
 // A client can't tell whether the hit lane answered.
 func TestLaneDiffers(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	b := newBothWays(t)
 	b.warm(t)
 	before := b.answered(t)
@@ -339,7 +338,6 @@ func fuzzCorpus(t *testing.T) (all [][]byte) {
 
 // These are for the lane, and the last two are not in the first place.
 func TestLaneAnswers(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	b := newBothWays(t)
 	b.warm(t)
 	for _, c := range []struct {
@@ -378,7 +376,6 @@ func TestLaneAnswers(t *testing.T) {
 // A connection goes to net/http with a request that is not for the lane, and comes back after it,
 // but for one whose request had a body.
 func TestLaneComesBack(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	b := newBothWays(t)
 	b.warm(t)
 	for _, secure := range []bool{false, true} {

@@ -15,8 +15,8 @@ import (
 // A client that takes its request back while the edge waits for more of its body: what reads the
 // body for the origin may outlive the request.
 func TestBodyTakenBack(t *testing.T) {
-	for _, protocol := range []string{"h2", "h3"} {
-		t.Run(protocol, func(t *testing.T) {
+	for _, p := range []protocol{protoHTTP2, protoHTTP3} {
+		t.Run(string(p), func(t *testing.T) {
 			t.Parallel()
 			came := make(chan struct{})
 			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
@@ -26,7 +26,7 @@ func TestBodyTakenBack(t *testing.T) {
 				s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example")
 			})
 			for range 3 {
-				client := e.newClientOf(protocol)
+				client := e.newClientOf(p)
 				var clients sync.WaitGroup
 				const at = front.ResetsFree / 2
 				ctx, takeBack := context.WithCancel(t.Context())
@@ -56,7 +56,7 @@ func TestBodyTakenBack(t *testing.T) {
 				clients.Wait()
 				client.CloseIdleConnections()
 			}
-			resp, err := e.newClientOf(protocol).Get("https://www.example" + admin.HealthPath)
+			resp, err := e.newClientOf(p).Get("https://www.example" + admin.HealthPath)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -22,7 +22,6 @@ func entryOf(t testing.TB, p purge.Request) string {
 // An edge goes on with the log past entries that it can't apply as they are, and validates what it
 // has, as it can't tell what they were of.
 func TestEntriesThatCantBeApplied(t *testing.T) {
-	plainOnly(t, "purges know no protocol")
 	long := strings.Repeat("x", 70_000)
 	for name, bad := range map[string]string{
 		"a long tag":        entryOf(t, purge.Request{Tags: []string{long}}),
@@ -62,9 +61,10 @@ func TestEntriesThatCantBeApplied(t *testing.T) {
 
 // What says that the log lost purges makes everything stale, and is no purge of a node that may
 // purge one site.
-func TestLostPurges(t *testing.T) {
-	t.Parallel()
-	e := newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))
+func TestLostPurges(t *testing.T) { overProtocols(t, testLostPurges) }
+
+func testLostPurges(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))
 	e.get("/a").wants(t, 200, "a")
 	if l := purge.ParseLogged("www", purge.LostPurges); l.Lost {
 		t.Error("a node that may purge one site says so")
@@ -82,8 +82,10 @@ func TestLostPurges(t *testing.T) {
 }
 
 // No purge that edges could not apply gets into the log.
-func TestLongPurgesAreRefused(t *testing.T) {
-	e := newEdge(t, static("a", "Cache-Control: max-age=60"))
+func TestLongPurgesAreRefused(t *testing.T) { overProtocols(t, testLongPurgesAreRefused) }
+
+func testLongPurgesAreRefused(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("a", "Cache-Control: max-age=60"))
 	long := strings.Repeat("x", storage.MaxPurgeValue)
 	for _, p := range []purge.Request{
 		{Tags: []string{"a", long + "x"}},

@@ -18,9 +18,11 @@ import (
 
 // A pool that has as much to do as it may: a stale response if there is one, else 503 with
 // Retry-After.
-func TestBusyOrigin(t *testing.T) {
+func TestBusyOrigin(t *testing.T) { overProtocols(t, testBusyOrigin) }
+
+func testBusyOrigin(t *testing.T, p protocol) {
 	enter, leave := make(chan struct{}, 1), make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
 			enter <- struct{}{}
 			<-leave
@@ -54,7 +56,6 @@ func TestBusyOrigin(t *testing.T) {
 // All servers down: what is stored goes on, with the right Cache-Status; what is not is 502, or 504
 // where nothing answers in time.
 func TestOriginsDown(t *testing.T) {
-	plainOnly(t, "it is about origins")
 	e := newEdge(t, static("stored", "Cache-Control: max-age=0, stale-if-error=600", `Etag: "a"`),
 		func(_ *Server, s *site.Site) {
 			s.Origin.Origin.FirstByteTimeout = 50 * time.Millisecond
@@ -107,7 +108,6 @@ func TestOriginsDown(t *testing.T) {
 
 // One of three origins is killed under 500 misses a second; no client notices.
 func TestOriginKilledUnderLoad(t *testing.T) {
-	plainOnly(t, "it is about origins")
 	var servers []*httptest.Server
 	e := newEdge(t, static("first"), func(_ *Server, s *site.Site) {
 		for range 2 {
@@ -146,9 +146,11 @@ func TestOriginKilledUnderLoad(t *testing.T) {
 
 // An error of the origin is passed on, but the key is none of those that can't be stored: later
 // requests wait for each other again.
-func TestErrorsAreNoReasonToPass(t *testing.T) {
+func TestErrorsAreNoReasonToPass(t *testing.T) { overProtocols(t, testErrorsAreNoReasonToPass) }
+
+func testErrorsAreNoReasonToPass(t *testing.T, p protocol) {
 	bad := true
-	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 		if bad {
 			w.Header().Set("Cache-Control", "no-store")
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -160,7 +162,7 @@ func TestErrorsAreNoReasonToPass(t *testing.T) {
 	if a := e.get("/a"); a.status != http.StatusServiceUnavailable {
 		t.Fatalf("status %d", a.status)
 	}
-	if why := e.cache.WhyNot(httpcache.Key(authorityOf("www.example") + "/a")); why != "" {
+	if why := e.cache.WhyNot(httpcache.Key(e.url("/a"))); why != "" {
 		t.Errorf("the key is remembered as %q", why)
 	}
 	bad = false

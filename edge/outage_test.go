@@ -71,9 +71,11 @@ func (e *testEdge) status() (st admin.Status) {
 
 // The first who waits in vain for an origin that hangs is the last: others get what is stored at
 // once, while one request for each URL goes on asking.
-func TestOriginThatHangs(t *testing.T) {
+func TestOriginThatHangs(t *testing.T) { overProtocols(t, testOriginThatHangs) }
+
+func testOriginThatHangs(t *testing.T, p protocol) {
 	h := newHanging("Cache-Control: max-age=1, stale-if-error=86400", "Age: 2", `Etag: "1"`)
-	e := newEdge(t, h.ServeHTTP, func(_ *Server,
+	e := p.newEdge(t, h.ServeHTTP, func(_ *Server,
 		s *site.Site) {
 		s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond
 	})
@@ -118,8 +120,12 @@ func TestOriginThatHangs(t *testing.T) {
 
 // Clients that have no patience teach too.
 func TestOriginThatHangsForTheImpatient(t *testing.T) {
+	overProtocols(t, testOriginThatHangsForTheImpatient)
+}
+
+func testOriginThatHangsForTheImpatient(t *testing.T, p protocol) {
 	h := newHanging("Cache-Control: max-age=1, stale-if-error=86400", "Age: 2", `Etag: "1"`)
-	e := newEdge(t, h.ServeHTTP, func(_ *Server,
+	e := p.newEdge(t, h.ServeHTTP, func(_ *Server,
 		s *site.Site) {
 		s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond
 	})
@@ -144,7 +150,9 @@ func TestOriginThatHangsForTheImpatient(t *testing.T) {
 
 // What must be validated is not served stale, however long that takes; and errors that come at once
 // are asked for each time.
-func TestNoMemoryOfFailure(t *testing.T) {
+func TestNoMemoryOfFailure(t *testing.T) { overProtocols(t, testNoMemoryOfFailure) }
+
+func testNoMemoryOfFailure(t *testing.T, p protocol) {
 	for _, c := range []struct {
 		name, cc string
 		wait     time.Duration
@@ -155,7 +163,7 @@ func TestNoMemoryOfFailure(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var bad atomic.Bool
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				if bad.Load() {
 					select {
 					case <-time.After(c.wait):
@@ -180,9 +188,11 @@ func TestNoMemoryOfFailure(t *testing.T) {
 }
 
 // An error that takes its time is remembered for its URL alone.
-func TestErrorThatTakesItsTime(t *testing.T) {
+func TestErrorThatTakesItsTime(t *testing.T) { overProtocols(t, testErrorThatTakesItsTime) }
+
+func testErrorThatTakesItsTime(t *testing.T, p protocol) {
 	var bad atomic.Bool
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if bad.Load() {
 			if r.URL.Path == "/a" {
 				time.Sleep(cache.SlowFailure) // is what the edge takes for long

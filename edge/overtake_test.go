@@ -42,10 +42,12 @@ func (o *heldOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Who asks after a soft purge does not follow a validation from before it.
-func TestSoftPurgeDuringValidation(t *testing.T) {
+func TestSoftPurgeDuringValidation(t *testing.T) { overProtocols(t, testSoftPurgeDuringValidation) }
+
+func testSoftPurgeDuringValidation(t *testing.T, p protocol) {
 	for _, purge := range []string{`{"urls":["http://www.example/a"],"soft":true}`, `{"tags":["t"],"soft":true}`} {
 		o := newHeldOrigin("Cache-Control: max-age=1000, must-revalidate", "Surrogate-Key: t")
-		e := newEdge(t, o.ServeHTTP)
+		e := p.newEdge(t, o.ServeHTTP)
 		e.get("/a").wants(t, 200, "0")
 		if got := e.purge(purge); got.status != 200 {
 			t.Fatalf("purge: %+v", got)
@@ -72,7 +74,9 @@ func TestSoftPurgeDuringValidation(t *testing.T) {
 
 // A response that is asked for before a purge, and comes when the store has forgotten that, is not
 // stored as one of after it.
-func TestPurgeForgottenDuringFetch(t *testing.T) {
+func TestPurgeForgottenDuringFetch(t *testing.T) { overProtocols(t, testPurgeForgottenDuringFetch) }
+
+func testPurgeForgottenDuringFetch(t *testing.T, p protocol) {
 	store, err := storage.Open(storage.Options{Dir: t.TempDir(), Disk: 32 << 20, Floor: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +87,7 @@ func TestPurgeForgottenDuringFetch(t *testing.T) {
 		}
 	}()
 	o := newHeldOrigin("Cache-Control: max-age=1000")
-	e := newEdge(t, o.ServeHTTP, func(s *Server, _ *site.Site) { s.Store = store })
+	e := p.newEdge(t, o.ServeHTTP, func(s *Server, _ *site.Site) { s.Store = store })
 	defer e.stop()
 	o.hold.Store(true)
 	before := make(chan answer, 1)
@@ -111,10 +115,12 @@ func TestPurgeForgottenDuringFetch(t *testing.T) {
 }
 
 // A HEAD that shows nothing but the length does not make fresh what was purged softly.
-func TestHeadAfterSoftPurge(t *testing.T) {
+func TestHeadAfterSoftPurge(t *testing.T) { overProtocols(t, testHeadAfterSoftPurge) }
+
+func testHeadAfterSoftPurge(t *testing.T, p protocol) {
 	for _, validator := range []string{"X-None: x", `Etag: "a"`} {
 		version := atomic.Int64{}
-		e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+		e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 			setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Content-Length: 1", validator})
 			_, _ = io.WriteString(w, fmt.Sprint(version.Load()))
 		})

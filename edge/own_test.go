@@ -38,11 +38,13 @@ func (e *testEdge) askTogether(open chan struct{}, users ...string) map[string]a
 
 // The cookie of a response that is stored without it is of the client whose request it answers: not
 // of those who waited along, nor of those who come later or have it validated.
-func TestCookieIsOfOneClient(t *testing.T) {
+func TestCookieIsOfOneClient(t *testing.T) { overProtocols(t, testCookieIsOfOneClient) }
+
+func testCookieIsOfOneClient(t *testing.T, p protocol) {
 	for _, directive := range []string{"no-cache", "private"} {
 		t.Run(directive, func(t *testing.T) {
 			open := make(chan struct{})
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				h := w.Header()
 				h.Set("Cache-Control", fmt.Sprintf(`max-age=1000, %s="Set-Cookie"`, directive))
 				h.Set("Etag", `"1"`)
@@ -74,9 +76,11 @@ func TestCookieIsOfOneClient(t *testing.T) {
 }
 
 // A field that must not be used without validation is of the request that brought it.
-func TestUnvalidatedFieldOfFollowers(t *testing.T) {
+func TestUnvalidatedFieldOfFollowers(t *testing.T) { overProtocols(t, testUnvalidatedFieldOfFollowers) }
+
+func testUnvalidatedFieldOfFollowers(t *testing.T, p protocol) {
 	open := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", `max-age=1000, no-cache="X-Name"`)
 		w.Header().Set("X-Name", r.Header.Get("X-User"))
 		w.WriteHeader(http.StatusOK)
@@ -91,11 +95,13 @@ func TestUnvalidatedFieldOfFollowers(t *testing.T) {
 }
 
 // A slice of a stored response that is for one client, or sets a cookie, leaves nothing for others.
-func TestSliceForOneClient(t *testing.T) {
+func TestSliceForOneClient(t *testing.T) { overProtocols(t, testSliceForOneClient) }
+
+func testSliceForOneClient(t *testing.T, p protocol) {
 	for _, private := range []string{"private", "no-store", "max-age=1000"} {
 		t.Run(private, func(t *testing.T) {
 			body := strings.Repeat("0123456789", 400)
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				h := w.Header()
 				h.Set("Cache-Control", "max-age=1000")
 				h.Set("Etag", `"1"`)
@@ -125,9 +131,11 @@ func TestSliceForOneClient(t *testing.T) {
 }
 
 // What a 304 says to one client alone is not told to those who waited for the same validation.
-func TestValidationForOneClient(t *testing.T) {
+func TestValidationForOneClient(t *testing.T) { overProtocols(t, testValidationForOneClient) }
+
+func testValidationForOneClient(t *testing.T, p protocol) {
 	open := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-cache")
 		w.Header().Set("Etag", `"1"`)
 		if user := r.Header.Get("X-User"); user != "" {
@@ -151,9 +159,11 @@ func TestValidationForOneClient(t *testing.T) {
 
 // An interim response is of the request that it answers, as it comes before anybody knows whom the
 // final one is for.
-func TestInterimResponseOfOneClient(t *testing.T) {
+func TestInterimResponseOfOneClient(t *testing.T) { overProtocols(t, testInterimResponseOfOneClient) }
+
+func testInterimResponseOfOneClient(t *testing.T, p protocol) {
 	open := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</avatar/"+r.Header.Get("X-User")+">; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
 		w.Header().Del("Link")
@@ -184,9 +194,11 @@ func TestInterimResponseOfOneClient(t *testing.T) {
 }
 
 // A request that an origin ends the connection on fails alone: those who waited along ask again.
-func TestFailureOfOneClient(t *testing.T) {
+func TestFailureOfOneClient(t *testing.T) { overProtocols(t, testFailureOfOneClient) }
+
+func testFailureOfOneClient(t *testing.T, p protocol) {
 	open := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-User") == "mallory" {
 			<-open
 			panic(http.ErrAbortHandler)
@@ -204,9 +216,11 @@ func TestFailureOfOneClient(t *testing.T) {
 }
 
 // An origin that ends all connections is asked at most once for each of those who wait together.
-func TestFailureOfAll(t *testing.T) {
+func TestFailureOfAll(t *testing.T) { overProtocols(t, testFailureOfAll) }
+
+func testFailureOfAll(t *testing.T, p protocol) {
 	open := make(chan struct{})
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) {
+	e := p.newEdge(t, func(http.ResponseWriter, *http.Request) {
 		<-open
 		panic(http.ErrAbortHandler)
 	})

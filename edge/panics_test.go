@@ -34,9 +34,11 @@ func (s *syncBuffer) String() string {
 // A panic ends one request with 500, is logged as an error with its stack, and is counted. Here a
 // site without a pool of servers makes the edge panic: of a POST in its handler, of a GET in the
 // fetch.
-func TestPanics(t *testing.T) {
+func TestPanics(t *testing.T) { overProtocols(t, testPanics) }
+
+func testPanics(t *testing.T, p protocol) {
 	var log syncBuffer
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *site.Site) {
+	e := p.newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *site.Site) {
 		s.Log = slog.New(slog.NewTextHandler(&log, nil)) // from Info on, as in service
 	})
 	e.Sites.Set([]*site.Site{{Name: "broken", Hosts: []string{"www.example"}, Origin: &origin.Route{}}})
@@ -63,8 +65,10 @@ func TestPanics(t *testing.T) {
 }
 
 // Profiles are for tokens with the scope debug.
-func TestProfiles(t *testing.T) {
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *site.Site) {
+func TestProfiles(t *testing.T) { overProtocols(t, testProfiles) }
+
+func testProfiles(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *site.Site) {
 		s.Tokens.Set([]purge.Token{{Secret: "reads", Scopes: []string{purge.ScopeRead}},
 			{Secret: "debugs", Scopes: []string{purge.ScopeDebug}}})
 	})

@@ -20,7 +20,6 @@ import (
 // What the bodies of a client network may hold of the edge's memory is bounded; others may send
 // theirs.
 func TestParkedBodies(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	t.Parallel()
 	release := make(chan struct{})
 	e := newEdge(t, func(http.ResponseWriter, *http.Request) { <-release }, func(s *Server, site *site.Site) {
@@ -70,7 +69,6 @@ func TestParkedBodies(t *testing.T) {
 
 // A request that was taken as one without a body may send one after all.
 func TestParkedBodyThatComesLate(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	t.Parallel()
 	release := make(chan struct{})
 	e := newEdge(t, func(http.ResponseWriter, *http.Request) { <-release }, func(s *Server, _ *site.Site) {

@@ -14,8 +14,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-func TestMethodsPass(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestMethodsPass(t *testing.T) { overProtocols(t, testMethodsPass) }
+
+func testMethodsPass(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		w.Header().Set("X-Method", r.Method)
 		if r.Method != http.MethodHead {
@@ -43,10 +45,12 @@ func TestMethodsPass(t *testing.T) {
 }
 
 // A large body streams to the origin: it sees the first bytes before the client has sent the last.
-func TestUploadStreams(t *testing.T) {
+func TestUploadStreams(t *testing.T) { overProtocols(t, testUploadStreams) }
+
+func testUploadStreams(t *testing.T, p protocol) {
 	const size = 8 << 20
 	first := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		b := make([]byte, 5)
 		if _, err := io.ReadFull(r.Body, b); err != nil || string(b) != "first" {
 			t.Errorf("the origin reads %q, %v", b, err)
@@ -71,20 +75,19 @@ func TestUploadStreams(t *testing.T) {
 	e.do(r).wants(t, 200, fmt.Sprintf("%d <nil> -1", size))
 }
 
-func TestForwardingFields(t *testing.T) {
+func TestForwardingFields(t *testing.T) { overProtocols(t, testForwardingFields) }
+
+func testForwardingFields(t *testing.T, p protocol) {
 	saw := make(chan *http.Request, 1)
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		saw <- r
 		_, _ = io.WriteString(w, "x")
 	})
-	scheme, version := "http", "1.1"
-	if protocol() != "" {
-		scheme = "https"
-	}
-	switch protocol() {
-	case "h2":
+	scheme, version := p.scheme(), "1.1"
+	switch p {
+	case protoHTTP2, protoHTTP2Go:
 		version = "2"
-	case "h3":
+	case protoHTTP3:
 		version = "3"
 	}
 	forged := []string{
@@ -128,7 +131,6 @@ func TestForwardingFields(t *testing.T) {
 
 // Fields of one connection stay on it (RFC 9110, 7.6.1).
 func TestHopByHop(t *testing.T) {
-	plainOnly(t, "HTTP/2 and HTTP/3 have no such fields (RFC 9113, 8.2.2)")
 	saw := make(chan http.Header, 1)
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		saw <- r.Header
@@ -172,7 +174,9 @@ func TestHopByHop(t *testing.T) {
 
 // A response to a request with credentials is for who sent them, unless the origin says otherwise
 // (RFC 9111, 3.5).
-func TestAuthorization(t *testing.T) {
+func TestAuthorization(t *testing.T) { overProtocols(t, testAuthorization) }
+
+func testAuthorization(t *testing.T, p protocol) {
 	for _, c := range []struct {
 		cc     string
 		shared bool
@@ -181,7 +185,7 @@ func TestAuthorization(t *testing.T) {
 		{"must-revalidate, max-age=1000", true}, {"private, public", false},
 	} {
 		t.Run(c.cc, func(t *testing.T) {
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Cache-Control", c.cc)
 				_, _ = io.WriteString(w, "for "+r.Header.Get("Authorization"))
 			})
@@ -193,9 +197,11 @@ func TestAuthorization(t *testing.T) {
 }
 
 // Nobody waits for a fetch with another's credentials, whose response would not be for them.
-func TestAuthorizationOfWaiters(t *testing.T) {
+func TestAuthorizationOfWaiters(t *testing.T) { overProtocols(t, testAuthorizationOfWaiters) }
+
+func testAuthorizationOfWaiters(t *testing.T, p protocol) {
 	first := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.Header.Get("Authorization"), "ann") {
 			<-first
 		}
@@ -212,8 +218,10 @@ func TestAuthorizationOfWaiters(t *testing.T) {
 	e.wantHits(3)
 }
 
-func TestOriginTimeout(t *testing.T) {
-	e := newEdge(t, func(_ http.ResponseWriter, r *http.Request) {
+func TestOriginTimeout(t *testing.T) { overProtocols(t, testOriginTimeout) }
+
+func testOriginTimeout(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 	}, func(_ *Server, s *site.Site) { s.Origin.Origin.FirstByteTimeout = 50 * time.Millisecond })
@@ -225,8 +233,10 @@ func TestOriginTimeout(t *testing.T) {
 }
 
 // A protocol switch passes whole.
-func TestUpgrade(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestUpgrade(t *testing.T) { overProtocols(t, testUpgrade) }
+
+func testUpgrade(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "websocket" || !strings.EqualFold(r.Header.Get("Connection"), "upgrade") {
 			t.Errorf("the origin sees %v", r.Header)
 		}
@@ -260,8 +270,10 @@ func TestUpgrade(t *testing.T) {
 }
 
 // A response without Content-Type is passed on without one: nobody guesses.
-func TestNoContentTypeIsGuessed(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestNoContentTypeIsGuessed(t *testing.T) { overProtocols(t, testNoContentTypeIsGuessed) }
+
+func testNoContentTypeIsGuessed(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Content-Type"] = nil
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, "<html>"+r.Method)

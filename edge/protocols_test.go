@@ -1,52 +1,114 @@
 package edge
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"testing"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// ofHTTP2 are tests of HTTP/2 itself, with clients of their own.
-const ofHTTP2 = "TestH2Spec|TestHTTP2Floods|TestPatientFloods|TestProtocolsAnswerAlike"
+// protocol is what the clients of a test speak.
+type protocol string
 
-// The behaviour of the edge is the same over all protocols: the tests of this package run with
-// clients of each, but for those that call plainOnly. Each protocol has a process, because tests
-// measure the heap of theirs, and run beside each other only in this way.
-func TestEveryProtocol(t *testing.T) {
-	if protocol() != "" || os.Getenv("KAIKU_TEST_HTTP2") != "" {
-		t.Skip("this is such a run")
+const (
+	protoHTTP1   protocol = "http1" // without TLS
+	protoTLS1    protocol = "tls1"  // HTTP/1.1 over TLS
+	protoHTTP2   protocol = "http2"
+	protoHTTP2Go protocol = "http2go" // to the server of net/http
+	protoHTTP3   protocol = "http3"
+)
+
+func (p protocol) secure() bool { return p != "" && p != protoHTTP1 }
+
+func (p protocol) scheme() string {
+	if p.secure() {
+		return "https"
 	}
-	if testing.Short() {
-		t.Skip("takes three times as long as all others")
+	return "http"
+}
+
+// overProtocols runs a test over some protocols, or over all: the edge behaves alike over each. The
+// race detector makes each run slow, so it sees only the two whose code is the edge's own.
+func overProtocols(t *testing.T, test func(*testing.T, protocol), some ...protocol) {
+	if len(some) == 0 {
+		some = []protocol{protoHTTP1, protoHTTP2, protoTLS1, protoHTTP2Go, protoHTTP3}
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		name, protocol, http2 string
-		args                  []string
-		raced                 bool
-	}{
-		{"HTTP/1.1 over TLS", "h1", "", nil, false},
-		{"HTTP/2 of net/http", "h2", "", nil, false},
-		{"HTTP/2 of front/http2", "h2", "own", nil, true},
-		{"front/http2", "", "own", []string{"-test.run", "^(" + ofHTTP2 + ")$"}, false},
-		{"HTTP/3", "h3", "", nil, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if raced != c.raced {
-				t.Skip("each runs once, and the race detector makes it slow")
-			}
+	for _, p := range some {
+		if raced && p != protoHTTP1 && p != protoHTTP2 {
+			continue
+		}
+		t.Run(string(p), func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), exe, append(c.args, "-test.timeout", "15m")...)
-			cmd.Env = append(os.Environ(), "KAIKU_TEST_PROTOCOL="+c.protocol, "KAIKU_TEST_HTTP2="+c.http2)
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				fmt.Fprintf(t.Output(), "%s\n", out)
-				t.Errorf("run KAIKU_TEST_PROTOCOL=%s KAIKU_TEST_HTTP2=%s go test ./edge: %v", c.protocol, c.http2, err)
-			}
+			test(t, p)
 		})
 	}
+}
+
+// overHTTP2 runs a test of HTTP/2 itself with our server and with net/http's.
+func overHTTP2(t *testing.T, test func(*testing.T, protocol)) {
+	for _, p := range []protocol{protoHTTP2, protoHTTP2Go} {
+		t.Run(string(p), func(t *testing.T) { test(t, p) })
+	}
+}
+
+// newEdge starts an edge for the host www.example whose origin is h, with a client that speaks the
+// protocol. change, if any, changes what is started.
+func (p protocol) newEdge(t testing.TB, h http.HandlerFunc, change ...func(*Server, *site.Site)) *testEdge {
+	t.Helper()
+	e := &testEdge{t: t, protocol: p}
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e.hits.Add(1)
+		h(w, r)
+	}))
+	t.Cleanup(o.Close)
+	e.start(o.URL, t.TempDir(), change...)
+	return e
+}
+
+// newClient makes a client with connections of its own. It takes any host to the edge, and changes
+// nothing on the way.
+func (e *testEdge) newClient() *http.Client { return e.newClientOf(e.protocol) }
+
+// newClientOf makes a client of a protocol.
+func (e *testEdge) newClientOf(p protocol) *http.Client {
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if p == protoHTTP3 {
+		transport := &http3.Transport{TLSClientConfig: e.trust(), DisableCompression: true,
+			// What a slow reader has not read is to be the edge's to keep, not the client's.
+			QUICConfig: &quic.Config{InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 64 << 10,
+				MaxConnectionReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 4 << 20},
+			Dial: func(ctx context.Context, _ string, conf *tls.Config, q *quic.Config) (*quic.Conn, error) {
+				conf = conf.Clone()
+				conf.ServerName = "www.example"
+				return quic.DialAddr(ctx, e.SecureAddr().String(), conf, q)
+			}}
+		e.t.Cleanup(func() { _ = transport.Close() })
+		client.Transport = transport
+		return client
+	}
+	addr := e.Addr().String()
+	if p.secure() {
+		addr = e.SecureAddr().String()
+	}
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		},
+		DisableCompression: true,
+		ForceAttemptHTTP2:  p == protoHTTP2 || p == protoHTTP2Go,
+		HTTP2:              &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}, // as above
+	}
+	if p.secure() {
+		transport.TLSClientConfig = e.trust()
+	}
+	e.t.Cleanup(transport.CloseIdleConnections)
+	client.Transport = transport
+	return client
 }

@@ -44,7 +44,6 @@ func (e *testEdge) admin(method, path, body string, fields ...string) answer {
 }
 
 func TestPurge(t *testing.T) {
-	plainOnly(t, "purges know no protocol")
 	const paths = "/a /a?x=1 /b/one /b/two /c"
 	for _, c := range []struct {
 		name, body string
@@ -111,8 +110,10 @@ func TestPurge(t *testing.T) {
 }
 
 // Tags are the edge's, also in what is not stored.
-func TestTagsAreHidden(t *testing.T) {
-	e := newEdge(t, static("x", "Cache-Control: private", "Surrogate-Key: a", "Cache-Tag: b", "X-Own: c"))
+func TestTagsAreHidden(t *testing.T) { overProtocols(t, testTagsAreHidden) }
+
+func testTagsAreHidden(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x", "Cache-Control: private", "Surrogate-Key: a", "Cache-Tag: b", "X-Own: c"))
 	for _, method := range []string{"GET", "POST"} {
 		got := e.do(e.request(method, "/a", ""))
 		got.wants(t, 200, "x")
@@ -122,8 +123,10 @@ func TestTagsAreHidden(t *testing.T) {
 	}
 }
 
-func TestPurgeRefused(t *testing.T) {
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
+func TestPurgeRefused(t *testing.T) { overProtocols(t, testPurgeRefused) }
+
+func testPurgeRefused(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x", "Cache-Control: max-age=1000"))
 	e.get("/a").wants(t, 200, "x")
 	json := "Content-Type: application/json"
 	for _, c := range []struct {
@@ -173,8 +176,10 @@ func TestPurgeRefused(t *testing.T) {
 
 func decode(s string, v any) error { return json.Unmarshal([]byte(s), v) }
 
-func TestAdminToken(t *testing.T) {
-	e := newEdge(t, static("x"), func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("secret")}) })
+func TestAdminToken(t *testing.T) { overProtocols(t, testAdminToken) }
+
+func testAdminToken(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x"), func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("secret")}) })
 	json := "Content-Type: application/json"
 	for _, c := range []struct {
 		authorization string
@@ -201,7 +206,9 @@ func TestAdminToken(t *testing.T) {
 	}
 }
 
-func TestAdminAddressNeedsToken(t *testing.T) {
+func TestAdminAddressNeedsToken(t *testing.T) { overProtocols(t, testAdminAddressNeedsToken) }
+
+func testAdminAddressNeedsToken(t *testing.T, p protocol) {
 	for addr, ok := range map[string]bool{
 		"127.0.0.1:0": true, "127.9.9.9:0": true, "[::1]:0": true, "localhost:0": true,
 		":0": false, "0.0.0.0:0": false, "[::]:0": false, "192.0.2.1:0": false, "example.com:0": false, "": false,
@@ -211,7 +218,7 @@ func TestAdminAddressNeedsToken(t *testing.T) {
 			t.Errorf("%q is loopback: %v", addr, !ok)
 		}
 	}
-	e := newEdge(t, static("x"))
+	e := p.newEdge(t, static("x"))
 	other := &Server{HTTP: "127.0.0.1:0", Admin: "0.0.0.0:0", Store: e.Store}
 	if err := other.Listen(t.Context()); err == nil {
 		t.Error("an admin listener on every address starts without a token")
@@ -288,8 +295,10 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 
 // What may have missed a purge is validated before it is used, whatever its windows of staleness
 // are.
-func TestSuspect(t *testing.T) {
-	e := newEdge(t, static("a", "Cache-Control: max-age=60, stale-while-revalidate=600, stale-if-error=600",
+func TestSuspect(t *testing.T) { overProtocols(t, testSuspect) }
+
+func testSuspect(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("a", "Cache-Control: max-age=60, stale-while-revalidate=600, stale-if-error=600",
 		`Etag: "a"`))
 	e.get("/a").wants(t, 200, "a")
 	if a := e.get("/a"); !a.isHit() {
@@ -309,9 +318,11 @@ func TestSuspect(t *testing.T) {
 
 // A purge that comes while the origin is asked ends what could have been served if the origin
 // failed.
-func TestPurgeWhileTheOriginHangs(t *testing.T) {
+func TestPurgeWhileTheOriginHangs(t *testing.T) { overProtocols(t, testPurgeWhileTheOriginHangs) }
+
+func testPurgeWhileTheOriginHangs(t *testing.T, p protocol) {
 	hangs, asked, fail := false, make(chan struct{}, 1), make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 		if hangs {
 			asked <- struct{}{}
 			<-fail

@@ -42,7 +42,6 @@ func (e *testEdge) wantGone(gone string, soft bool) {
 }
 
 func TestPurgeInFastlyForm(t *testing.T) {
-	plainOnly(t, "purges know no protocol")
 	key := "Fastly-Key: secret"
 	for _, c := range []struct {
 		name, request, body string
@@ -130,7 +129,6 @@ func TestPurgeFormsFromWebPages(t *testing.T) {
 }
 
 func TestPurgeInCloudflareForm(t *testing.T) {
-	plainOnly(t, "purges know no protocol")
 	ok := `{"success":true,"errors":[],"messages":[],"result":{"id":"1"}}`
 	for _, c := range []struct {
 		name, zone, body, field string

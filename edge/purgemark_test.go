@@ -10,8 +10,9 @@ import (
 
 // A purge that may be of one site only, by who has another fleet file, is of what this edge has in
 // a site of another name. It is not purged, and nothing is used without validation.
-func TestPurgeOfSiteThatWasRenamed(t *testing.T) {
-	t.Parallel()
+func TestPurgeOfSiteThatWasRenamed(t *testing.T) { overProtocols(t, testPurgeOfSiteThatWasRenamed) }
+
+func testPurgeOfSiteThatWasRenamed(t *testing.T, p protocol) {
 	for name, c := range map[string]struct {
 		site, host string
 		fwd        string
@@ -24,7 +25,7 @@ func TestPurgeOfSiteThatWasRenamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))
+			e := p.newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))
 			www := e.Sites.Now().List[0]
 			www.Name, www.Hosts = "www", []string{"www.example"}
 			e.Sites.Set([]*site.Site{www, {Name: "shop", Hosts: []string{"shop.example"}, Origin: www.Origin}})

@@ -32,7 +32,9 @@ func together(alone, clients int64, status int, fields ...string) http.HandlerFu
 }
 
 // Requests whose answers can't be shared are at the origin at the same time.
-func TestWhoCannotShareDoesNotQueue(t *testing.T) {
+func TestWhoCannotShareDoesNotQueue(t *testing.T) { overProtocols(t, testWhoCannotShareDoesNotQueue) }
+
+func testWhoCannotShareDoesNotQueue(t *testing.T, p protocol) {
 	const clients = 8
 	for _, c := range []struct {
 		name   string
@@ -50,7 +52,7 @@ func TestWhoCannotShareDoesNotQueue(t *testing.T) {
 	} {
 		for _, ranged := range []string{"", "Range: bytes=0-3"} {
 			t.Run(c.name+" "+ranged, func(t *testing.T) {
-				e := newEdge(t, together(c.before, clients, c.status, c.fields...))
+				e := p.newEdge(t, together(c.before, clients, c.status, c.fields...))
 				ask := func(i int64) answer {
 					fields := []string{fmt.Sprintf("X-Me: %d", i)}
 					if c.token {
@@ -80,11 +82,13 @@ func TestWhoCannotShareDoesNotQueue(t *testing.T) {
 }
 
 // What turned out to be for all in spite of credentials is validated once for all who wait.
-func TestSharedInSpiteOfCredentials(t *testing.T) {
+func TestSharedInSpiteOfCredentials(t *testing.T) { overProtocols(t, testSharedInSpiteOfCredentials) }
+
+func testSharedInSpiteOfCredentials(t *testing.T, p protocol) {
 	const clients = 8
 	var validating atomic.Bool
 	release := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: public, max-age=1000", `Etag: "1"`})
 		if validating.Load() {
 			<-release
@@ -109,11 +113,13 @@ func TestSharedInSpiteOfCredentials(t *testing.T) {
 }
 
 // When the errors are over, those who ask for the same wait for one fetch again.
-func TestWaitingAgainAfterErrors(t *testing.T) {
+func TestWaitingAgainAfterErrors(t *testing.T) { overProtocols(t, testWaitingAgainAfterErrors) }
+
+func testWaitingAgainAfterErrors(t *testing.T, p protocol) {
 	const clients = 8
 	var asked atomic.Int64
 	h, step := gated([]string{"Cache-Control: max-age=1000"}, "fine")
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		switch asked.Add(1) {
 		case 1:
 			w.WriteHeader(http.StatusInternalServerError)

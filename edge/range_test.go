@@ -11,7 +11,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-func TestRanges(t *testing.T) {
+func TestRanges(t *testing.T) { overProtocols(t, testRanges) }
+
+func testRanges(t *testing.T, p protocol) {
 	const lm = "Wed, 01 Jul 2020 12:00:00 GMT"
 	const body = "0123456789"
 	for _, c := range []struct {
@@ -44,7 +46,7 @@ func TestRanges(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h, step := gated([]string{"Cache-Control: max-age=1000", `Etag: "1"`, "Last-Modified: " + lm,
 				"Content-Length: 10"}, body[:1], body[1:])
-			e := newEdge(t, h)
+			e := p.newEdge(t, h)
 			go func() { step <- struct{}{} }()
 			whole := e.open(t.Context(), "/a") // keeps the fill going, whatever the other one is satisfied with
 			wantNext(t, whole.Body, body[:1])
@@ -84,8 +86,10 @@ func TestRanges(t *testing.T) {
 }
 
 // A suffix is asked for as it is; an origin that sends the whole instead has it stored whole.
-func TestRangeOnAMiss(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestRangeOnAMiss(t *testing.T) { overProtocols(t, testRangeOnAMiss) }
+
+func testRangeOnAMiss(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Range") != "bytes=-3" || r.Header.Get("If-Range") != "" {
 			t.Errorf("the origin is asked for %v", r.Header)
 		}
@@ -100,9 +104,11 @@ func TestRangeOnAMiss(t *testing.T) {
 }
 
 // Several parts come as multipart/byteranges (RFC 9110, 14.6), from the store and from a flight.
-func TestSeveralRanges(t *testing.T) {
+func TestSeveralRanges(t *testing.T) { overProtocols(t, testSeveralRanges) }
+
+func testSeveralRanges(t *testing.T, p protocol) {
 	const body = "0123456789"
-	e := newEdge(t, static(body, "Cache-Control: max-age=1000", "Content-Type: text/x", "Content-Length: 10"))
+	e := p.newEdge(t, static(body, "Cache-Control: max-age=1000", "Content-Type: text/x", "Content-Length: 10"))
 	for range 2 {
 		a := e.get("/a", "Range: bytes=0-1,-2,4-4")
 		kind, params, err := mime.ParseMediaType(a.header.Get("Content-Type"))
@@ -131,19 +137,23 @@ func TestSeveralRanges(t *testing.T) {
 
 // The size isn't known yet when a body of unknown length comes, so that the whole is sent; from the
 // store it is.
-func TestRangeOfUnknownLength(t *testing.T) {
+func TestRangeOfUnknownLength(t *testing.T) { overProtocols(t, testRangeOfUnknownLength) }
+
+func testRangeOfUnknownLength(t *testing.T, p protocol) {
 	h, step := gated([]string{"Cache-Control: max-age=1000"}, "01234", "56789")
 	close(step)
-	e := newEdge(t, h)
+	e := p.newEdge(t, h)
 	e.get("/a", "Range: bytes=2-3").wants(t, 200, "0123456789")
 	e.get("/a", "Range: bytes=2-3").wants(t, 206, "23")
 	e.wantHits(1)
 }
 
 // A part that lies past the first chunk, and over the border of two.
-func TestRangeOfALargeBody(t *testing.T) {
+func TestRangeOfALargeBody(t *testing.T) { overProtocols(t, testRangeOfALargeBody) }
+
+func testRangeOfALargeBody(t *testing.T, p protocol) {
 	body := strings.Repeat("0123456789abcdef", 1<<17) // 2 MiB
-	e := newEdge(t, static(body, "Cache-Control: max-age=1000", "Content-Length: 2097152"))
+	e := p.newEdge(t, static(body, "Cache-Control: max-age=1000", "Content-Length: 2097152"))
 	e.get("/flight", "Range: bytes=1048570-1048585").wants(t, 206, body[1048570:1048586])
 	e.get("/store").wants(t, 200, body)
 	e.get("/store", "Range: bytes=1048570-1048585").wants(t, 206, body[1048570:1048586])
@@ -155,8 +165,10 @@ func TestRangeOfALargeBody(t *testing.T) {
 }
 
 // Only a 200 has parts (RFC 9110, 14.2).
-func TestRangeOf404(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+func TestRangeOf404(t *testing.T) { overProtocols(t, testRangeOf404) }
+
+func testRangeOf404(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Content-Length: 7"})
 		w.WriteHeader(404)
 		_, _ = io.WriteString(w, "nothing")

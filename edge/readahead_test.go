@@ -19,7 +19,9 @@ import (
 
 // TestSmallRangesCostLittle asks many URLs for little of a large object each, in every way: the
 // origin is not made to send much more.
-func TestSmallRangesCostLittle(t *testing.T) {
+func TestSmallRangesCostLittle(t *testing.T) { overProtocols(t, testSmallRangesCostLittle) }
+
+func testSmallRangesCostLittle(t *testing.T, p protocol) {
 	const size, urls = int64(1) << 30, 20
 	for _, c := range []struct {
 		ranges string
@@ -31,7 +33,7 @@ func TestSmallRangesCostLittle(t *testing.T) {
 	} {
 		t.Run(c.ranges, func(t *testing.T) {
 			var sent atomic.Int64
-			e := newEdge(t, sparseOrigin(size, &sent))
+			e := p.newEdge(t, sparseOrigin(size, &sent))
 			for i := range urls {
 				a := e.get("/film?"+strconv.Itoa(i), "Range: "+c.ranges)
 				if a.err != nil || a.status != http.StatusPartialContent {
@@ -48,9 +50,13 @@ func TestSmallRangesCostLittle(t *testing.T) {
 // TestReadersThatReadLittleCostLittle reads one byte after the other of the same object, each as
 // far from the one before as costs most: what was fetched is no evidence that it is read.
 func TestReadersThatReadLittleCostLittle(t *testing.T) {
+	overProtocols(t, testReadersThatReadLittleCostLittle)
+}
+
+func testReadersThatReadLittleCostLittle(t *testing.T, p protocol) {
 	const size, reads = int64(1) << 30, 64
 	var sent atomic.Int64
-	e := newEdge(t, sparseOrigin(size, &sent))
+	e := p.newEdge(t, sparseOrigin(size, &sent))
 	at := int64(0)
 	for i := range reads {
 		before := sent.Load()
@@ -65,7 +71,6 @@ func TestReadersThatReadLittleCostLittle(t *testing.T) {
 // TestReadersThatReadOnGetLargeSlices reads an object from its begin in small ranges, in one to the
 // end, and whole: few requests reach the origin.
 func TestReadersThatReadOnGetLargeSlices(t *testing.T) {
-	plainOnly(t, "it takes long")
 	const size = int64(40) << 20
 	for _, step := range []int64{100_000, 1 << 20, size} {
 		t.Run(strconv.FormatInt(step, 10), func(t *testing.T) {
@@ -98,12 +103,14 @@ func TestReadersThatReadOnGetLargeSlices(t *testing.T) {
 
 // TestReadersShareSlices has clients ask for overlapping parts at the same time: what is under way
 // is not asked for again.
-func TestReadersShareSlices(t *testing.T) {
+func TestReadersShareSlices(t *testing.T) { overProtocols(t, testReadersShareSlices) }
+
+func testReadersShareSlices(t *testing.T, p protocol) {
 	const size = int64(1) << 30
 	var sent atomic.Int64
 	release := make(chan struct{})
 	whole := sparseOrigin(size, &sent)
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		<-release
 		whole(w, r)
 	})
@@ -192,7 +199,9 @@ func (e *testEdge) beginToRead(path string, fields ...string) (leave func()) {
 
 // TestAbandonedSliceEnds has the last client leave in the midst of a slice. What nobody waits for
 // ends, before the header cache.Block and after it, unless clients have read enough of the object.
-func TestAbandonedSliceEnds(t *testing.T) {
+func TestAbandonedSliceEnds(t *testing.T) { overProtocols(t, testAbandonedSliceEnds) }
+
+func testAbandonedSliceEnds(t *testing.T, p protocol) {
 	const size = int64(1) << 30
 	for _, c := range []struct {
 		name   string
@@ -211,7 +220,7 @@ func TestAbandonedSliceEnds(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := &steppedOrigin{t: t, size: size, before: c.before, lacks: c.lacks, step: make(chan struct{})}
-			e := newEdge(t, o.serve, func(_ *Server, s *site.Site) { s.Origin.Origin.FirstByteTimeout = time.Hour })
+			e := p.newEdge(t, o.serve, func(_ *Server, s *site.Site) { s.Origin.Origin.FirstByteTimeout = time.Hour })
 			if c.read {
 				e.get("/film", "Range: bytes=0-9999999")
 			}
@@ -243,8 +252,12 @@ func TestAbandonedSliceEnds(t *testing.T) {
 // TestOriginThatIgnoresRangeIsCutOff has a client that has what it wanted of a large response: the
 // rest is not fetched.
 func TestOriginThatIgnoresRangeIsCutOff(t *testing.T) {
+	overProtocols(t, testOriginThatIgnoresRangeIsCutOff)
+}
+
+func testOriginThatIgnoresRangeIsCutOff(t *testing.T, p protocol) {
 	var gone atomic.Bool
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`, "Content-Length: 8000000"})
 		_, _ = w.Write(make([]byte, 100_000))
 		_ = http.NewResponseController(w).Flush()
@@ -257,10 +270,12 @@ func TestOriginThatIgnoresRangeIsCutOff(t *testing.T) {
 
 // TestNotModifiedCostsLittle has clients be answered with 304 whatever comes, as they say that they
 // have it already: the rest of a large response is not fetched, until many of them have come.
-func TestNotModifiedCostsLittle(t *testing.T) {
+func TestNotModifiedCostsLittle(t *testing.T) { overProtocols(t, testNotModifiedCostsLittle) }
+
+func testNotModifiedCostsLittle(t *testing.T, p protocol) {
 	const size = 1_000_000
 	step := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`,
 			fmt.Sprint("Content-Length: ", size)})
 		_, _ = w.Write(make([]byte, 100_000))
@@ -301,7 +316,6 @@ func (e *testEdge) filled() int64 {
 // TestReaderUsesWhatOthersFetched has a client stay behind while another one reads the rest: it is
 // not fetched twice.
 func TestReaderUsesWhatOthersFetched(t *testing.T) {
-	plainOnly(t, "it takes long")
 	const size = int64(30) << 20
 	var sent atomic.Int64
 	e := newEdge(t, sparseOrigin(size, &sent))

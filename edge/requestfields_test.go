@@ -17,7 +17,6 @@ import (
 // What a client says of itself as proxies do reaches no origin, whatever the protocol and the
 // method, but for what a site lets pass.
 func TestImpersonatingFields(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	var saw atomic.Pointer[http.Header]
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		saw.Store(&r.Header)
@@ -58,7 +57,6 @@ func TestImpersonatingFields(t *testing.T) {
 
 // Expect is about a body. Without one it reaches no origin, whose 417 would be for others too.
 func TestExpectWithoutBody(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, r.Header.Get("Expect"))
@@ -73,7 +71,6 @@ func TestExpectWithoutBody(t *testing.T) {
 
 // A response that varies by a field varies by what the origin was sent of it.
 func TestVaryByWhatTheOriginSees(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=1000",
 			"Vary: Origin, X-Remote-User, Proxy-Authorization, Range"})
@@ -102,7 +99,6 @@ func TestVaryByWhatTheOriginSees(t *testing.T) {
 
 // Only WebSocket is switched to. Other upgrades are asked for in vain, and what is stored answers.
 func TestUpgrades(t *testing.T) {
-	plainOnly(t, "HTTP/2 and HTTP/3 have no Upgrade (RFC 9113, 8.2.2)")
 	var saw atomic.Pointer[http.Header]
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		saw.Store(&r.Header)

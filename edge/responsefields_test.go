@@ -56,7 +56,9 @@ func rawOrigin(t *testing.T, answers map[string]string) func(*Server, *site.Site
 
 // What an origin's fields say of its connection, or can't be read in one way, is neither stored nor
 // passed on. A response has one framing, the edge's.
-func TestMalformedResponses(t *testing.T) {
+func TestMalformedResponses(t *testing.T) { overProtocols(t, testMalformedResponses) }
+
+func testMalformedResponses(t *testing.T, p protocol) {
 	const ok = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
 	answers := map[string]string{
 		"/chunked":   ok + "Cache-Control: max-age=1000\r\nTransfer-Encoding : chunked\r\nContent-Length: 15\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -70,7 +72,7 @@ func TestMalformedResponses(t *testing.T) {
 		"/status":    "HTTP/1.1 042 X\r\nConnection: close\r\nCache-Control: max-age=1000\r\nContent-Length: 5\r\n\r\nhello",
 		"/unlimited": ok + "Cache-Control: max-age=1000\r\n\r\nhello",
 	}
-	e := newEdge(t, static(""), rawOrigin(t, answers))
+	e := p.newEdge(t, static(""), rawOrigin(t, answers))
 	for _, method := range []string{"GET", "POST", "GET"} {
 		for path := range answers {
 			a := e.do(e.request(method, path, ""))
@@ -102,7 +104,7 @@ func TestMalformedResponses(t *testing.T) {
 	if n := e.panics.Count(); n > 0 {
 		t.Errorf("%d panics", n)
 	}
-	if protocol() != "" {
+	if p.secure() {
 		return
 	}
 	// Over the line, by the lane and without.
@@ -122,8 +124,10 @@ func TestMalformedResponses(t *testing.T) {
 }
 
 // Interim responses and trailers are cleaned too.
-func TestMalformedInterimAndTrailers(t *testing.T) {
-	e := newEdge(t, static(""), rawOrigin(t, map[string]string{
+func TestMalformedInterimAndTrailers(t *testing.T) { overProtocols(t, testMalformedInterimAndTrailers) }
+
+func testMalformedInterimAndTrailers(t *testing.T, p protocol) {
+	e := p.newEdge(t, static(""), rawOrigin(t, map[string]string{
 		"/interim":  "HTTP/1.1 103 Early Hints\r\nConnection : X-Hop\r\nX-Hop: 1\r\nLink : </a>\r\nX Y: 1\r\nContent-Length : 1\r\nKaiku-Tier: 1\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
 		"/trailers": "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-Length: 3\r\nX-Sum: 1\r\nKaiku-Failed: 1\r\nX Y: 1\r\n\r\n",
 	}))
@@ -136,7 +140,7 @@ func TestMalformedInterimAndTrailers(t *testing.T) {
 				return nil
 			}}))
 		e.do(r).wants(t, 200, "hello")
-		if want := []textproto.MIMEHeader{{"Link": {"</a>"}}}; !reflect.DeepEqual(interim, want) && protocol() != "h3" {
+		if want := []textproto.MIMEHeader{{"Link": {"</a>"}}}; !reflect.DeepEqual(interim, want) && p != protoHTTP3 {
 			t.Errorf("%s: interim responses %v, want %v", method, interim, want)
 		}
 		resp, err := e.client.Do(e.request(method, "/trailers", ""))
@@ -217,8 +221,10 @@ func answerTwoLengths(conn net.Conn) error {
 	}
 }
 
-func TestTwoContentLengths(t *testing.T) {
-	e := newEdge(t, static(""), twoLengths(t))
+func TestTwoContentLengths(t *testing.T) { overProtocols(t, testTwoContentLengths) }
+
+func testTwoContentLengths(t *testing.T, p protocol) {
+	e := p.newEdge(t, static(""), twoLengths(t))
 	for _, method := range []string{"POST", "GET", "GET"} {
 		a := e.do(e.request(method, "/a", ""))
 		e.settle()

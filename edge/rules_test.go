@@ -60,10 +60,12 @@ func rulesForTest(t *testing.T) *rules.Set {
 }
 
 // Rules do the same over every protocol, in the hit lane and beside it.
-func TestRules(t *testing.T) {
+func TestRules(t *testing.T) { overProtocols(t, testRules) }
+
+func testRules(t *testing.T, p protocol) {
 	for name, noLane := range map[string]bool{"lane": false, "ordinary": true} {
 		t.Run(name, func(t *testing.T) {
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("X-Powered-By", "origin")
 				w.Header().Set("Cache-Control", "max-age=60")
 				if strings.HasPrefix(r.URL.Path, "/kept") {
@@ -116,7 +118,9 @@ func TestRules(t *testing.T) {
 }
 
 // A password that a rule asks for is checked for each request, and keeps nothing out of the cache.
-func TestRuleAsksForPassword(t *testing.T) {
+func TestRuleAsksForPassword(t *testing.T) { overProtocols(t, testRuleAsksForPassword) }
+
+func testRuleAsksForPassword(t *testing.T, p protocol) {
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +133,7 @@ func TestRuleAsksForPassword(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60")
 		_, _ = io.WriteString(w, "for staff"+r.Header.Get("Authorization"))
 	}, func(_ *Server, of *site.Site) { of.Rules = set })

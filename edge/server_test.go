@@ -40,7 +40,6 @@ func (e *testEdge) raw(request string) answer {
 }
 
 func TestRawRequests(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	for _, c := range []struct {
 		name, request string
 		status        int
@@ -108,7 +107,11 @@ func TestRawRequests(t *testing.T) {
 // read as another one (RFC 9112, 6.1). net/http does not tell whether Content-Length was there too,
 // so all chunked requests end theirs.
 func TestChunkedRequestEndsItsConnection(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	overProtocols(t, testChunkedRequestEndsItsConnection)
+}
+
+func testChunkedRequestEndsItsConnection(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	c, err := net.Dial("tcp", e.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -123,8 +126,10 @@ func TestChunkedRequestEndsItsConnection(t *testing.T) {
 	e.wantHits(1)
 }
 
-func TestHealthAndMetrics(t *testing.T) {
-	e := newEdge(t, static("hello", "Cache-Control: max-age=1000"))
+func TestHealthAndMetrics(t *testing.T) { overProtocols(t, testHealthAndMetrics) }
+
+func testHealthAndMetrics(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("hello", "Cache-Control: max-age=1000"))
 	e.get("/a").wants(t, 200, "hello")
 	e.get("/a").wants(t, 200, "hello")
 	for _, host := range []string{"www.example", "anything.example"} {
@@ -153,9 +158,11 @@ func TestHealthAndMetrics(t *testing.T) {
 }
 
 // What is under way when an edge stops is finished, and no more is taken.
-func TestShutdown(t *testing.T) {
+func TestShutdown(t *testing.T) { overProtocols(t, testShutdown) }
+
+func testShutdown(t *testing.T, p protocol) {
 	h, step := gated([]string{"Cache-Control: max-age=1000"}, "one", "two")
-	e := newEdge(t, h)
+	e := p.newEdge(t, h)
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -186,8 +193,10 @@ func TestShutdown(t *testing.T) {
 	<-stopped
 }
 
-func TestListenFails(t *testing.T) {
-	e := newEdge(t, static("x"))
+func TestListenFails(t *testing.T) { overProtocols(t, testListenFails) }
+
+func testListenFails(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x"))
 	taken := e.Addr().String()
 	if err := (&Server{HTTP: taken, Store: e.Store}).Listen(t.Context()); err == nil ||
 		!strings.Contains(err.Error(), taken) {

@@ -12,7 +12,6 @@ import (
 // A TLS connection is for one site: a request for a host of another one gets 421, whatever is
 // stored.
 func TestServerName(t *testing.T) {
-	plainOnly(t, "it makes clients of the other protocols itself")
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60")
 		_, _ = io.WriteString(w, "x") // whose end comes when it is stored
@@ -22,26 +21,26 @@ func TestServerName(t *testing.T) {
 	})
 	e.Sites.Set([]*site.Site{e.site, {Name: "shop", Hosts: []string{"shop.example", "*.shop.example"},
 		Origin: e.site.Origin}})
-	for _, protocol := range []string{"h1", "h2", "h3"} {
-		client := e.newClientOf(protocol) // whose server name is www.example
+	for _, p := range []protocol{protoTLS1, protoHTTP2, protoHTTP3} {
+		client := e.newClientOf(p) // whose server name is www.example
 		for host, want := range map[string]int{"www.example": 200, "WWW.example.": 200, "static.example": 200,
 			"shop.example": 421, "a.shop.example": 421, "none.example": 421} {
 			for try := range 3 { // a miss, and hits
-				r := e.request("GET", "/"+protocol, "")
+				r := e.request("GET", "/"+string(p), "")
 				r.URL.Scheme, r.URL.Host, r.Host = "https", "www.example", host
 				resp, err := client.Do(r)
 				if err != nil {
-					t.Fatalf("%s, %s: %v", protocol, host, err)
+					t.Fatalf("%s, %s: %v", p, host, err)
 				}
 				if _, err := io.ReadAll(resp.Body); err != nil {
 					t.Error(err)
 				}
 				resp.Body.Close()
 				if resp.StatusCode != want {
-					t.Errorf("%s, %s, request %d: %d, want %d", protocol, host, try+1, resp.StatusCode, want)
+					t.Errorf("%s, %s, request %d: %d, want %d", p, host, try+1, resp.StatusCode, want)
 				}
 				if cs := resp.Header.Get("Cache-Status"); want == 200 && try == 2 && !strings.Contains(cs, "hit") {
-					t.Errorf("%s, %s: no hit: %s", protocol, host, cs)
+					t.Errorf("%s, %s: no hit: %s", p, host, cs)
 				}
 			}
 		}

@@ -11,7 +11,9 @@ import (
 
 // The cookie of one client is not given to the next one, with the response or with its validation,
 // unless the site says so.
-func TestSetCookie(t *testing.T) {
+func TestSetCookie(t *testing.T) { overProtocols(t, testSetCookie) }
+
+func testSetCookie(t *testing.T, p protocol) {
 	for _, c := range []struct {
 		mode        httpcache.SetCookie
 		first       string // cookie of the first response
@@ -23,7 +25,7 @@ func TestSetCookie(t *testing.T) {
 	} {
 		t.Run("mode "+string(c.mode), func(t *testing.T) {
 			n := 0
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				n++
 				w.Header().Set("Cache-Control", "max-age=60")
 				w.Header().Set("Set-Cookie", "id="+string(rune('0'+n)))
@@ -41,8 +43,10 @@ func TestSetCookie(t *testing.T) {
 
 // A 304 that sets a cookie confirms what is stored; its cookie is of the client that asked, or of
 // nobody.
-func TestSetCookieOfValidation(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestSetCookieOfValidation(t *testing.T) { overProtocols(t, testSetCookieOfValidation) }
+
+func testSetCookieOfValidation(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Etag", `"1"`)
 		w.Header().Set("Cache-Control", "max-age=1000")
 		if r.Header.Get("If-None-Match") != "" {
@@ -64,9 +68,11 @@ func TestSetCookieOfValidation(t *testing.T) {
 }
 
 // An answer to a Range that is no part of the response is not given to those who ask for all of it.
-func TestErrorsOfRanges(t *testing.T) {
+func TestErrorsOfRanges(t *testing.T) { overProtocols(t, testErrorsOfRanges) }
+
+func testErrorsOfRanges(t *testing.T, p protocol) {
 	for _, status := range []int{416, 400, 404, 302, 403} {
-		e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "max-age=1000")
 			if r.Header.Get("Range") != "" {
 				w.Header().Set("Content-Range", "bytes */0")

@@ -12,8 +12,10 @@ import (
 
 // What identifies a resource is left as it is: the origin sees the bytes that the client sent, and
 // what differs is stored apart.
-func TestTargetsUnchanged(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestTargetsUnchanged(t *testing.T) { overProtocols(t, testTargetsUnchanged) }
+
+func testTargetsUnchanged(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, r.RequestURI)
 	})
@@ -38,8 +40,10 @@ func TestTargetsUnchanged(t *testing.T) {
 	}
 }
 
-func TestIgnoreQuery(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestIgnoreQuery(t *testing.T) { overProtocols(t, testIgnoreQuery) }
+
+func testIgnoreQuery(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, r.RequestURI)
 	}, func(_ *Server, s *site.Site) { s.IgnoreQuery = []string{"utm_*", "fbclid", "?c"} })
@@ -64,14 +68,16 @@ func TestIgnoreQuery(t *testing.T) {
 	}
 }
 
-func TestHosts(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestHosts(t *testing.T) { overProtocols(t, testHosts) }
+
+func testHosts(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, r.Host)
 	})
 	e.get("/a").wants(t, 200, "www.example")
 	port := ":80"
-	if protocol() != "" {
+	if p.secure() {
 		port = ":443"
 	}
 	for _, host := range []string{"WWW.EXAMPLE", "www.example" + port, "www.example.", "www.example." + port} {
@@ -100,14 +106,16 @@ func TestHosts(t *testing.T) {
 }
 
 // Two hosts of a site have stores of their own; a site without hosts answers for any.
-func TestHostsApart(t *testing.T) {
+func TestHostsApart(t *testing.T) { overProtocols(t, testHostsApart) }
+
+func testHostsApart(t *testing.T, p protocol) {
 	h := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, r.Host)
 	}
 	for name, hosts := range map[string][]string{"two": {"a.example", "b.example", "www.example"}, "any": nil} {
 		t.Run(name, func(t *testing.T) {
-			e := newEdge(t, h, func(_ *Server, s *site.Site) { s.Hosts = hosts })
+			e := p.newEdge(t, h, func(_ *Server, s *site.Site) { s.Hosts = hosts })
 			for range 2 {
 				e.get("/", "Host: a.example").wants(t, 200, "a.example")
 				e.get("/", "Host: b.example").wants(t, 200, "b.example")
@@ -117,8 +125,10 @@ func TestHostsApart(t *testing.T) {
 	}
 }
 
-func TestSetSites(t *testing.T) {
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
+func TestSetSites(t *testing.T) { overProtocols(t, testSetSites) }
+
+func testSetSites(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x", "Cache-Control: max-age=1000"))
 	e.get("/").wants(t, 200, "x")
 	e.Sites.Set(nil)
 	if got := e.get("/"); got.status != 421 {
@@ -130,8 +140,10 @@ func TestSetSites(t *testing.T) {
 	}
 }
 
-func TestSizeLimits(t *testing.T) {
-	e := newEdge(t, static("x"))
+func TestSizeLimits(t *testing.T) { overProtocols(t, testSizeLimits) }
+
+func testSizeLimits(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x"))
 	at := "/" + strings.Repeat("a", front.MaxURL-1)
 	e.get(at).wants(t, 200, "x")
 	if got := e.get(at + "a"); got.status != 414 {

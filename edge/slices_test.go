@@ -71,9 +71,13 @@ func checkSparse(t *testing.T, body []byte, off int64) {
 // TestVideoPlayerSeeksInALargeObject plays one: it asks for ranges at random places, some
 // open-ended ones that it leaves midway.
 func TestVideoPlayerSeeksInALargeObject(t *testing.T) {
+	overProtocols(t, testVideoPlayerSeeksInALargeObject)
+}
+
+func testVideoPlayerSeeksInALargeObject(t *testing.T, p protocol) {
 	const size, slice = int64(4) << 30, int64(1) << 20
 	var sent atomic.Int64
-	e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.Slice = slice })
+	e := p.newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.Slice = slice })
 	var asked int64
 	for i := range 40 {
 		off, n := rand.Int64N(size-4*slice), 1+rand.Int64N(3*slice)
@@ -103,10 +107,12 @@ func TestVideoPlayerSeeksInALargeObject(t *testing.T) {
 	}
 }
 
-func TestOpenEndedRangeThatIsLeft(t *testing.T) {
+func TestOpenEndedRangeThatIsLeft(t *testing.T) { overProtocols(t, testOpenEndedRangeThatIsLeft) }
+
+func testOpenEndedRangeThatIsLeft(t *testing.T, p protocol) {
 	const size, slice = int64(1) << 30, int64(1) << 20
 	var sent atomic.Int64
-	e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.Slice = slice })
+	e := p.newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.Slice = slice })
 	ctx, leave := context.WithCancel(t.Context())
 	resp, err := e.client.Do(e.request("GET", "/film", "", "Range: bytes=5000000-").WithContext(ctx))
 	if err != nil {
@@ -127,9 +133,11 @@ func TestOpenEndedRangeThatIsLeft(t *testing.T) {
 }
 
 // TestSmallRangeOfASmallObject has the whole object after the first range.
-func TestSmallRangeOfASmallObject(t *testing.T) {
+func TestSmallRangeOfASmallObject(t *testing.T) { overProtocols(t, testSmallRangeOfASmallObject) }
+
+func testSmallRangeOfASmallObject(t *testing.T, p protocol) {
 	var sent atomic.Int64
-	e := newEdge(t, sparseOrigin(60_000, &sent))
+	e := p.newEdge(t, sparseOrigin(60_000, &sent))
 	for i, r := range []string{"bytes=10-19", "bytes=-5", "bytes=59990-", ""} { // a block has all of it
 		a := e.get("/a", "Range: "+r)
 		if r == "" {
@@ -142,10 +150,12 @@ func TestSmallRangeOfASmallObject(t *testing.T) {
 	e.wantHits(1)
 }
 
-func TestOriginWithoutRanges(t *testing.T) {
+func TestOriginWithoutRanges(t *testing.T) { overProtocols(t, testOriginWithoutRanges) }
+
+func testOriginWithoutRanges(t *testing.T, p protocol) {
 	body := strings.Repeat("0123456789", 10_000)
 	var asked []string
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.Header.Get("Range"))
 		w.Header().Set("Cache-Control", "max-age=1, no-cache") // validated at each use
 		w.Header().Set("ETag", fmt.Sprint(`"`, len(asked), `"`))
@@ -155,7 +165,7 @@ func TestOriginWithoutRanges(t *testing.T) {
 	for range 3 {
 		a := e.get("/a", "Range: bytes=20-29")
 		a.wants(t, http.StatusPartialContent, "0123456789")
-		e.Store.Forget(authorityOf("www.example") + "/a")
+		e.Store.Forget(e.url("/a"))
 	}
 	if asked[0] == "" || asked[1] != "" || asked[2] != "" {
 		t.Errorf("the origin was asked for %q: it was found out at the first", asked)
@@ -163,11 +173,13 @@ func TestOriginWithoutRanges(t *testing.T) {
 }
 
 // TestObjectThatChangesMidway ends the response and drops what was stored of the old one.
-func TestObjectThatChangesMidway(t *testing.T) {
+func TestObjectThatChangesMidway(t *testing.T) { overProtocols(t, testObjectThatChangesMidway) }
+
+func testObjectThatChangesMidway(t *testing.T, p protocol) {
 	const size, slice = 400_000, 100_000
 	var version atomic.Int64
 	version.Store(1)
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		v := version.Load()
 		w.Header().Set("Cache-Control", "max-age=3600")
 		w.Header().Set("ETag", fmt.Sprintf(`"v%d"`, v))
@@ -189,10 +201,12 @@ func TestObjectThatChangesMidway(t *testing.T) {
 	a.wants(t, http.StatusPartialContent, strings.Repeat("2", 200_001))
 }
 
-func TestWholeOfAnObjectInFragments(t *testing.T) {
+func TestWholeOfAnObjectInFragments(t *testing.T) { overProtocols(t, testWholeOfAnObjectInFragments) }
+
+func testWholeOfAnObjectInFragments(t *testing.T, p protocol) {
 	const size = 500_000
 	var sent atomic.Int64
-	e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.Slice = 100_000 })
+	e := p.newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.Slice = 100_000 })
 	e.get("/film", "Range: bytes=150000-150009")
 	e.get("/film", "Range: bytes=350000-350009")
 	a := e.get("/film")
@@ -216,8 +230,10 @@ func TestWholeOfAnObjectInFragments(t *testing.T) {
 
 // TestPartThatIsGiven stores what an origin sends, whatever was asked, and completes it (RFC 9111,
 // 3.3 and 3.4).
-func TestPartThatIsGiven(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestPartThatIsGiven(t *testing.T) { overProtocols(t, testPartThatIsGiven) }
+
+func testPartThatIsGiven(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=3600")
 		w.Header().Set("ETag", `"x"`)
 		if r.Header.Get("Range") == "bytes=5-" {
@@ -246,8 +262,10 @@ func TestPartThatIsGiven(t *testing.T) {
 }
 
 // TestPartWithoutValidator is stored, but nothing is added to it.
-func TestPartWithoutValidator(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestPartWithoutValidator(t *testing.T) { overProtocols(t, testPartWithoutValidator) }
+
+func testPartWithoutValidator(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=3600")
 		if r.Header.Get("Range") == "" {
 			_, _ = io.WriteString(w, "0123456789")
@@ -269,13 +287,15 @@ func TestPartWithoutValidator(t *testing.T) {
 // TestWholeAfterAPartThatIsGone has the whole from an origin that can't go on with the part that is
 // stored: nothing of that was sent yet. What it sends in place of the rest is used, and not asked
 // for again.
-func TestWholeAfterAPartThatIsGone(t *testing.T) {
+func TestWholeAfterAPartThatIsGone(t *testing.T) { overProtocols(t, testWholeAfterAPartThatIsGone) }
+
+func testWholeAfterAPartThatIsGone(t *testing.T, p protocol) {
 	for _, then := range []string{"another", "no ranges"} {
 		first, whole := true, "0123456789"
 		if then == "another" {
 			whole = "abcdefghij"
 		}
-		e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "max-age=3600")
 			w.Header().Set("ETag", `"1"`)
 			switch {
@@ -301,8 +321,10 @@ func TestWholeAfterAPartThatIsGone(t *testing.T) {
 }
 
 // TestPartThatMayNotBeStored is passed on, cut to what the client asked for, and not stored.
-func TestPartThatMayNotBeStored(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestPartThatMayNotBeStored(t *testing.T) { overProtocols(t, testPartThatMayNotBeStored) }
+
+func testPartThatMayNotBeStored(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "private, max-age=3600")
 		http.ServeContent(w, r, "", time.Unix(1, 0), strings.NewReader("0123456789"))
 	})
@@ -317,8 +339,10 @@ func TestPartThatMayNotBeStored(t *testing.T) {
 }
 
 // TestPartThatNobodyAskedFor is passed on and not stored.
-func TestPartThatNobodyAskedFor(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestPartThatNobodyAskedFor(t *testing.T) { overProtocols(t, testPartThatNobodyAskedFor) }
+
+func testPartThatNobodyAskedFor(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=3600")
 		w.Header().Set("ETag", `"1"`)
 		w.Header().Set("Content-Range", "bytes 0-4/10")

@@ -8,10 +8,11 @@ import (
 
 // TestSmallBodyThatTakesLong has an origin that sends a small body in parts: clients get what there
 // is, and one that joins gets all of it.
-func TestSmallBodyThatTakesLong(t *testing.T) {
-	t.Parallel()
+func TestSmallBodyThatTakesLong(t *testing.T) { overProtocols(t, testSmallBodyThatTakesLong) }
+
+func testSmallBodyThatTakesLong(t *testing.T, p protocol) {
 	more := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		w.Header().Set("Content-Length", "9")
 		_ = http.NewResponseController(w).Flush() // the header block alone

@@ -15,9 +15,11 @@ import (
 
 // A server that compresses for those who take it, and does not say so in Vary, gives nobody what
 // they can't read.
-func TestCodedWithoutVary(t *testing.T) {
+func TestCodedWithoutVary(t *testing.T) { overProtocols(t, testCodedWithoutVary) }
+
+func testCodedWithoutVary(t *testing.T, p protocol) {
 	for _, conditional := range []bool{false, true} {
-		e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "max-age=1000")
 			body := "plain"
 			if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
@@ -57,8 +59,10 @@ func TestCodedWithoutVary(t *testing.T) {
 
 // Of stored variants, one in the language that a client wants before all others is for it, however
 // the client says so.
-func TestVariantByLanguage(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestVariantByLanguage(t *testing.T) { overProtocols(t, testVariantByLanguage) }
+
+func testVariantByLanguage(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: Accept-Language"})
 		language := "en"
 		if strings.HasPrefix(r.Header.Get("Accept-Language"), "fi") {
@@ -87,10 +91,12 @@ func TestVariantByLanguage(t *testing.T) {
 }
 
 // An event stream is for one client, whatever the site says of what has no freshness.
-func TestEventStreamIsNotShared(t *testing.T) {
+func TestEventStreamIsNotShared(t *testing.T) { overProtocols(t, testEventStreamIsNotShared) }
+
+func testEventStreamIsNotShared(t *testing.T, p protocol) {
 	for _, field := range []string{"X: y", "Cache-Control: max-age=60"} {
 		var asked atomic.Int64
-		e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 			asked.Add(1)
 			setFields(w.Header(), []string{"Content-Type: text/event-stream; charset=utf-8", field})
 			_, _ = io.WriteString(w, "data: first\n\n")
@@ -110,9 +116,11 @@ func TestEventStreamIsNotShared(t *testing.T) {
 
 // A HEAD that does not agree with what is stored makes that stale: a 304 is enough to use it again
 // (RFC 9111, 4.3.5).
-func TestHeadThatDisagreesMakesStale(t *testing.T) {
+func TestHeadThatDisagreesMakesStale(t *testing.T) { overProtocols(t, testHeadThatDisagreesMakesStale) }
+
+func testHeadThatDisagreesMakesStale(t *testing.T, p protocol) {
 	var conditional atomic.Int64
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=1000", `Etag: "1"`})
 		switch {
 		case r.Method == http.MethodHead:
@@ -138,7 +146,6 @@ func TestHeadThatDisagreesMakesStale(t *testing.T) {
 
 // A client of HTTP/1.0 can tell a response that was cut from one that is whole.
 func TestCutResponseToHTTP10(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	for _, cc := range []string{"max-age=60", "no-store"} {
 		e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Cache-Control", cc)

@@ -111,9 +111,11 @@ func TestNotSuperseded(t *testing.T) {
 }
 
 // What supersedes one variant says nothing of a request that selects no stored one.
-func TestSupersedingOfVariants(t *testing.T) {
+func TestSupersedingOfVariants(t *testing.T) { overProtocols(t, testSupersedingOfVariants) }
+
+func testSupersedingOfVariants(t *testing.T, p protocol) {
 	var gone atomic.Bool
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Cookie")
 		if r.Header.Get("Cookie") == "" && !gone.Load() {
 			w.Header().Set("Cache-Control", "max-age=1000")
@@ -183,7 +185,9 @@ func TestSupersededByOthers(t *testing.T) {
 }
 
 // A restart doesn't bring back what was superseded.
-func TestSupersededAcrossARestart(t *testing.T) {
+func TestSupersededAcrossARestart(t *testing.T) { overProtocols(t, testSupersededAcrossARestart) }
+
+func testSupersededAcrossARestart(t *testing.T, p protocol) {
 	var deleted atomic.Bool
 	h := func(w http.ResponseWriter, _ *http.Request) {
 		if deleted.Load() {
@@ -193,7 +197,7 @@ func TestSupersededAcrossARestart(t *testing.T) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, "old")
 	}
-	e := newEdge(t, h)
+	e := p.newEdge(t, h)
 	dir, originURL := t.TempDir(), e.site.Origin.Origin.Servers[0].URL.String()
 	e.stop()
 	e.start(originURL, dir)

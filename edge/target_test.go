@@ -25,7 +25,6 @@ func anyHost(_ *Server, s *site.Site) { s.Hosts = nil }
 // is done with it. Most of it is refused by the edge, with a text; what the library refuses has
 // none, or is reset.
 func TestMalformedTargets(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	e := newSecure(t, echoTarget, 1, withPeers, anyHost)
 	for name, client := range e.rawClients() {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +100,6 @@ func TestMalformedTargets(t *testing.T) {
 // What browsers and curl send as it is reaches the origin as it is, and is stored apart from what
 // looks like it.
 func TestTargetsOfEveryProtocol(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	e := newSecure(t, echoTarget, 1)
 	for name, client := range e.rawClients() {
 		for _, target := range []string{"/a|b", "/a%7Cb", "/a^b[c]{d}`<e>\"'\\", "/ä", "/%C3%A4", "/\xff", "/?q=100%",
@@ -122,7 +120,6 @@ func TestTargetsOfEveryProtocol(t *testing.T) {
 // The origin is told the host in the form that the key has, so that one that matches exactly never
 // answers for another.
 func TestHostIsCanonical(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	var saw atomic.Pointer[http.Header]
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		saw.Store(&r.Header)
@@ -160,7 +157,6 @@ func TestHostIsCanonical(t *testing.T) {
 // A redirect to https is to what the client asked for, ignored parameters included: scripts of the
 // page may read them.
 func TestRedirectKeepsTheQuery(t *testing.T) {
-	plainOnly(t, "only plain HTTP is redirected")
 	e := newSecure(t, echoTarget, 1,
 		func(_ *Server, s *site.Site) { s.Redirect, s.IgnoreQuery = true, []string{"utm_*"} })
 	a := e.do(e.request("GET", "/a|b?utm_x=1&y", ""))

@@ -283,24 +283,22 @@ func TestSecureSite(t *testing.T) {
 	})
 	_, port, _ := strings.Cut(e.SecureAddr().String(), ":")
 	for _, c := range []struct {
-		protocol, method, path string
-		status                 int
-		location, hsts         string
-		altSvc                 bool
+		protocol       protocol
+		method, path   string
+		status         int
+		location, hsts string
+		altSvc         bool
 	}{
-		{"", "GET", "/a?b=%20c", 308, "https://www.example:" + port + "/a?b=%20c", "", false},
-		{"", "POST", "/a", 308, "https://www.example:" + port + "/a", "", false},
-		{"", "GET", admin.HealthPath, 200, "", "", false},
-		{"", "PURGE", "/a", 403, "", "", false}, // those who purge don't follow
-		{"h1", "GET", "/a", 200, "", "max-age=31536000; includeSubDomains", true},
-		{"h2", "GET", "/a", 200, "", "max-age=31536000; includeSubDomains", true},
-		{"h3", "GET", "/a", 200, "", "max-age=31536000; includeSubDomains", false},
+		{protoHTTP1, "GET", "/a?b=%20c", 308, "https://www.example:" + port + "/a?b=%20c", "", false},
+		{protoHTTP1, "POST", "/a", 308, "https://www.example:" + port + "/a", "", false},
+		{protoHTTP1, "GET", admin.HealthPath, 200, "", "", false},
+		{protoHTTP1, "PURGE", "/a", 403, "", "", false}, // those who purge don't follow
+		{protoTLS1, "GET", "/a", 200, "", "max-age=31536000; includeSubDomains", true},
+		{protoHTTP2, "GET", "/a", 200, "", "max-age=31536000; includeSubDomains", true},
+		{protoHTTP3, "GET", "/a", 200, "", "max-age=31536000; includeSubDomains", false},
 	} {
 		r := e.request(c.method, c.path, "")
-		r.URL.Scheme = "http"
-		if c.protocol != "" {
-			r.URL.Scheme = "https"
-		}
+		r.URL.Scheme = c.protocol.scheme()
 		resp, err := e.newClientOf(c.protocol).Do(r)
 		if err != nil {
 			t.Fatalf("%s %s %s: %v", c.protocol, c.method, c.path, err)
@@ -339,7 +337,6 @@ func TestSecureSite(t *testing.T) {
 // A site may have a wildcard: it is each name one label below that no site has itself, and is
 // purged as one.
 func TestWildcardHost(t *testing.T) {
-	plainOnly(t, "a TLS connection is for one site")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"),
 		func(_ *Server, site *site.Site) { site.Hosts = []string{"*.example", "own.other.example"} })
 	own := &site.Site{Name: "own", Hosts: []string{"own.example"}, Origin: e.site.Origin}

@@ -12,8 +12,10 @@ import (
 // full is a token that is good for all.
 func full(secret string) purge.Token { return purge.Token{Secret: secret, Scopes: purge.Scopes()} }
 
-func TestTokenScopes(t *testing.T) {
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(s *Server, site *site.Site) {
+func TestTokenScopes(t *testing.T) { overProtocols(t, testTokenScopes) }
+
+func testTokenScopes(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x", "Cache-Control: max-age=1000"), func(s *Server, site *site.Site) {
 		site.Hosts = append(site.Hosts, "static.example")
 		s.Tokens.Set([]purge.Token{
 			{Secret: "p", Scopes: []string{purge.ScopePurge}},
@@ -74,8 +76,10 @@ func TestTokenScopes(t *testing.T) {
 }
 
 // A scoped token alone closes the API too.
-func TestTokenAloneCloses(t *testing.T) {
-	e := newEdge(t, static("x"), func(s *Server, _ *site.Site) {
+func TestTokenAloneCloses(t *testing.T) { overProtocols(t, testTokenAloneCloses) }
+
+func testTokenAloneCloses(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x"), func(s *Server, _ *site.Site) {
 		s.Tokens.Set([]purge.Token{{Secret: "p", Scopes: []string{purge.ScopePurge}}})
 	})
 	if got := e.admin("GET", "/metrics", ""); got.status != 401 {
@@ -99,8 +103,10 @@ func serveAndStop(t *testing.T, s *Server) {
 }
 
 // Tokens change while the edge serves: what is not among them any more is refused at once.
-func TestSetTokens(t *testing.T) {
-	e := newEdge(t, static("x"), func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("old")}) })
+func TestSetTokens(t *testing.T) { overProtocols(t, testSetTokens) }
+
+func testSetTokens(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x"), func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("old")}) })
 	for _, c := range []struct {
 		tokens   []purge.Token
 		old, new int

@@ -21,7 +21,6 @@ import (
 // A client network that has very many requests under way, each large from a few bytes, takes
 // bounded memory, and others are served.
 func TestRequestsUnderWay(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(s *Server, _ *site.Site) {
 		s.HTTPS, s.Certificates, s.bodyEnd = "127.0.0.1:0", newCertificates(t, "www.example"), time.Hour
 		s.ListenTCP = func(ctx context.Context, addr string) (net.Listener, error) {

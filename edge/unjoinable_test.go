@@ -28,13 +28,15 @@ func unjoinableOrigin(size int64, sent *atomic.Int64, fields ...string) http.Han
 
 // TestWholeOfWhatCantBeJoined reads from an origin whose parts have no strong validator, as Express
 // and Rails send them: it is asked for the whole once, and found out to be such a one once.
-func TestWholeOfWhatCantBeJoined(t *testing.T) {
+func TestWholeOfWhatCantBeJoined(t *testing.T) { overProtocols(t, testWholeOfWhatCantBeJoined) }
+
+func testWholeOfWhatCantBeJoined(t *testing.T, p protocol) {
 	for _, fields := range [][]string{{`Etag: W/"1"`}, nil} {
 		for _, ranges := range []string{"bytes=0-", "bytes=0-9999999", "bytes=4000000-", "bytes=0-0,5000000-"} {
 			t.Run(fmt.Sprint(fields, ranges), func(t *testing.T) {
 				const size = 10_000_000
 				var sent atomic.Int64
-				e := newEdge(t, unjoinableOrigin(size, &sent, fields...))
+				e := p.newEdge(t, unjoinableOrigin(size, &sent, fields...))
 				for i := range 3 {
 					a := e.get("/film", "Range: "+ranges)
 					if a.err != nil || a.status != http.StatusPartialContent || a.isHit() != (i > 0) {
@@ -57,10 +59,12 @@ func TestWholeOfWhatCantBeJoined(t *testing.T) {
 
 // TestLittleOfWhatCantBeJoined asks for small parts, and for some far from the begin: the origin
 // sends what is asked for and not the whole, until so much was read that the whole pays.
-func TestLittleOfWhatCantBeJoined(t *testing.T) {
+func TestLittleOfWhatCantBeJoined(t *testing.T) { overProtocols(t, testLittleOfWhatCantBeJoined) }
+
+func testLittleOfWhatCantBeJoined(t *testing.T, p protocol) {
 	const size = int64(60) << 20
 	var sent atomic.Int64
-	e := newEdge(t, unjoinableOrigin(size, &sent, `Etag: W/"1"`))
+	e := p.newEdge(t, unjoinableOrigin(size, &sent, `Etag: W/"1"`))
 	for i, r := range []string{"0-9", "70000-70009", "50000000-50000009", "-10", "50000000-"} {
 		before := sent.Load()
 		a := e.get("/film", "Range: bytes="+r)
@@ -81,11 +85,13 @@ func TestLittleOfWhatCantBeJoined(t *testing.T) {
 }
 
 // TestSuffixIsForwarded asks for the end of what is not stored, in one request to the origin.
-func TestSuffixIsForwarded(t *testing.T) {
+func TestSuffixIsForwarded(t *testing.T) { overProtocols(t, testSuffixIsForwarded) }
+
+func testSuffixIsForwarded(t *testing.T, p protocol) {
 	const size = int64(1) << 30
 	for _, etag := range []string{`"1"`, `W/"1"`} {
 		var sent atomic.Int64
-		e := newEdge(t, unjoinableOrigin(size, &sent, "Etag: "+etag))
+		e := p.newEdge(t, unjoinableOrigin(size, &sent, "Etag: "+etag))
 		a := e.get("/film", "Range: bytes=-500")
 		if a.status != http.StatusPartialContent || len(a.body) != 500 ||
 			a.header.Get("Content-Range") != fmt.Sprintf("bytes %d-%d/%d", size-500, size-1, size) {

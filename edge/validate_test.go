@@ -14,9 +14,11 @@ import (
 // stale fields make a response one that has to be validated at once.
 var stale = []string{"Cache-Control: max-age=1000", "Age: 2000"}
 
-func TestValidationConfirmed(t *testing.T) {
+func TestValidationConfirmed(t *testing.T) { overProtocols(t, testValidationConfirmed) }
+
+func testValidationConfirmed(t *testing.T, p protocol) {
 	var conditional atomic.Int64
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Etag", `"1"`)
 		if r.Header.Get("If-None-Match") == `"1"` {
 			conditional.Add(1)
@@ -47,9 +49,11 @@ func TestValidationConfirmed(t *testing.T) {
 	e.wantHits(2)
 }
 
-func TestValidationReplaced(t *testing.T) {
+func TestValidationReplaced(t *testing.T) { overProtocols(t, testValidationReplaced) }
+
+func testValidationReplaced(t *testing.T, p protocol) {
 	var version atomic.Int64
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if version.Add(1) == 1 {
 			setFields(w.Header(), append(stale, `Etag: "1"`))
 			_, _ = io.WriteString(w, "one")
@@ -73,8 +77,10 @@ func TestValidationReplaced(t *testing.T) {
 }
 
 // A 304 that is about another response confirms nothing (RFC 9111, 4.3.4).
-func TestValidationOfAnother(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestValidationOfAnother(t *testing.T) { overProtocols(t, testValidationOfAnother) }
+
+func testValidationOfAnother(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("If-None-Match") != "" {
 			w.Header().Set("Etag", `"2"`)
 			w.WriteHeader(http.StatusNotModified)
@@ -90,8 +96,10 @@ func TestValidationOfAnother(t *testing.T) {
 
 // What private="..." names never gets into a shared cache, by a 304 no more than by a 200 (RFC
 // 9111, 5.2.2.7).
-func TestPrivateFields(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestPrivateFields(t *testing.T) { overProtocols(t, testPrivateFields) }
+
+func testPrivateFields(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{`Etag: "1"`, "X-User: " + r.Header.Get("X-Me"), "X-Other: o"})
 		if r.Header.Get("If-None-Match") != "" {
 			w.Header().Set("Cache-Control", `max-age=1000, private="X-User"`)
@@ -117,8 +125,10 @@ func TestPrivateFields(t *testing.T) {
 }
 
 // What no-cache="..." names is not used without validation (RFC 9111, 5.2.2.4).
-func TestNoCacheFields(t *testing.T) {
-	e := newEdge(t, static("x", `Cache-Control: max-age=1000, no-cache="Set-Cookie"`, "Set-Cookie: id=1", "X-Other: o"))
+func TestNoCacheFields(t *testing.T) { overProtocols(t, testNoCacheFields) }
+
+func testNoCacheFields(t *testing.T, p protocol) {
+	e := p.newEdge(t, static("x", `Cache-Control: max-age=1000, no-cache="Set-Cookie"`, "Set-Cookie: id=1", "X-Other: o"))
 	if first := e.get("/a"); first.header.Get("Set-Cookie") == "" {
 		t.Error("the first answer lost Set-Cookie")
 	}
@@ -128,8 +138,10 @@ func TestNoCacheFields(t *testing.T) {
 	}
 }
 
-func TestConditionsOfClients(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestConditionsOfClients(t *testing.T) { overProtocols(t, testConditionsOfClients) }
+
+func testConditionsOfClients(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Modified-Since") != "" {
 			t.Errorf("the origin sees the client's conditions on a miss: %v", r.Header)
 		}
@@ -165,7 +177,6 @@ func TestConditionsOfClients(t *testing.T) {
 
 // If-Match and If-Unmodified-Since are the origin's to evaluate (RFC 9111, 4.3.2).
 func TestOriginsConditions(t *testing.T) {
-	plainOnly(t, "it is about origins")
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("If-Match") == `"old"` || r.Header.Get("If-Unmodified-Since") != "" {
 			w.WriteHeader(http.StatusPreconditionFailed)
@@ -184,7 +195,9 @@ func TestOriginsConditions(t *testing.T) {
 	}
 }
 
-func TestStaleIfError(t *testing.T) {
+func TestStaleIfError(t *testing.T) { overProtocols(t, testStaleIfError) }
+
+func testStaleIfError(t *testing.T, p protocol) {
 	for _, c := range []struct {
 		name   string
 		cc     string
@@ -204,7 +217,7 @@ func TestStaleIfError(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var failing atomic.Bool
-			e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+			e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 				switch {
 				case !failing.Load():
 					setFields(w.Header(), []string{"Cache-Control: " + c.cc, "Age: 2000", `Etag: "1"`})
@@ -233,11 +246,13 @@ func TestStaleIfError(t *testing.T) {
 	}
 }
 
-func TestStaleWhileRevalidate(t *testing.T) {
+func TestStaleWhileRevalidate(t *testing.T) { overProtocols(t, testStaleWhileRevalidate) }
+
+func testStaleWhileRevalidate(t *testing.T, p protocol) {
 	const clients = 8
 	var asked atomic.Int64
 	release := make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if asked.Add(1) == 1 {
 			setFields(w.Header(), []string{"Cache-Control: max-age=1000, stale-while-revalidate=5000", "Age: 2000",
 				`Etag: "1"`})
@@ -275,9 +290,11 @@ func TestStaleWhileRevalidate(t *testing.T) {
 }
 
 // An error in the background harms nothing.
-func TestStaleWhileRevalidateFails(t *testing.T) {
+func TestStaleWhileRevalidateFails(t *testing.T) { overProtocols(t, testStaleWhileRevalidateFails) }
+
+func testStaleWhileRevalidateFails(t *testing.T, p protocol) {
 	var asked atomic.Int64
-	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
 		if asked.Add(1) == 1 {
 			setFields(w.Header(), []string{"Cache-Control: max-age=1000, stale-while-revalidate=5000", "Age: 2000"})
 			_, _ = io.WriteString(w, "old")
@@ -299,8 +316,10 @@ func TestStaleWhileRevalidateFails(t *testing.T) {
 }
 
 // A soft purge makes stale: what is confirmed then is fresh again.
-func TestSoftPurgeIsValidated(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestSoftPurgeIsValidated(t *testing.T) { overProtocols(t, testSoftPurgeIsValidated) }
+
+func testSoftPurgeIsValidated(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=1000", `Etag: "1"`})
 		if r.Header.Get("If-None-Match") == `"1"` {
 			w.WriteHeader(304)

@@ -12,8 +12,10 @@ import (
 
 // Values of Accept-Encoding that clients make up neither push the variants of honest ones out nor
 // make new ones, and the origin is sent what the variant was selected by.
-func TestJunkCodings(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestJunkCodings(t *testing.T) { overProtocols(t, testJunkCodings) }
+
+func testJunkCodings(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		w.Header().Set("Vary", "Accept-Encoding")
 		_, _ = io.WriteString(w, r.Header.Get("Accept-Encoding"))
@@ -33,8 +35,10 @@ func TestJunkCodings(t *testing.T) {
 }
 
 // A list of variants by long cookies stays small.
-func TestVariantsByLongValues(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestVariantsByLongValues(t *testing.T) { overProtocols(t, testVariantsByLongValues) }
+
+func testVariantsByLongValues(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		w.Header().Set("Vary", "Cookie")
 		_, _ = io.WriteString(w, r.Header.Get("Cookie")[:4])
@@ -42,11 +46,7 @@ func TestVariantsByLongValues(t *testing.T) {
 	for i := range cache.MaxVariants {
 		e.get("/a", fmt.Sprintf("Cookie: %04d%s", i, strings.Repeat("x", 1000)))
 	}
-	scheme := "http"
-	if protocol() != "" {
-		scheme = "https"
-	}
-	o := e.Store.Get(scheme + "://www.example/a")
+	o := e.Store.Get(e.url("/a"))
 	if o == nil || !strings.HasPrefix(string(o.Data()), "{") {
 		t.Fatal("there is no list of variants")
 	}
@@ -60,8 +60,10 @@ func TestVariantsByLongValues(t *testing.T) {
 }
 
 // Variants that nobody asks for a second time don't push out one that is hit.
-func TestJunkVariants(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestJunkVariants(t *testing.T) { overProtocols(t, testJunkVariants) }
+
+func testJunkVariants(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		w.Header().Set("Vary", "Accept-Language")
 		_, _ = io.WriteString(w, r.Header.Get("Accept-Language"))

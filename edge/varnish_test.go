@@ -78,7 +78,6 @@ var varnishPurges = []struct {
 
 // Each purge of a plugin for Varnish removes what it is to, and nothing else.
 func TestPurgeInVarnishForm(t *testing.T) {
-	plainOnly(t, "purges know no protocol")
 	for _, c := range varnishPurges {
 		t.Run(c.name, func(t *testing.T) {
 			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
@@ -119,7 +118,6 @@ func TestPurgeInVarnishForm(t *testing.T) {
 }
 
 func TestWhoMayPurgeInVarnishForm(t *testing.T) {
-	plainOnly(t, "purges know no protocol")
 	for _, c := range []struct {
 		name    string
 		change  func(*Server, *site.Site)
@@ -179,7 +177,6 @@ func TestWhoMayPurgeInVarnishForm(t *testing.T) {
 
 // An edge for any host has no list that an expression over hosts could be matched with.
 func TestPurgeInVarnishFormOfAnyHost(t *testing.T) {
-	plainOnly(t, "purges know no protocol")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), purgeFromLoopback,
 		func(_ *Server, site *site.Site) { site.Hosts = nil })
 	for _, c := range []struct {

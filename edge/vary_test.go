@@ -8,8 +8,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-func TestVary(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestVary(t *testing.T) { overProtocols(t, testVary) }
+
+func testVary(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: Accept-Language"})
 		_, _ = io.WriteString(w, "in "+r.Header.Get("Accept-Language"))
 	})
@@ -41,10 +43,12 @@ func TestVary(t *testing.T) {
 
 // Clients that wait for a flight whose response turns out to be another variant than theirs get
 // theirs, by one fetch for each variant.
-func TestVaryWaiters(t *testing.T) {
+func TestVaryWaiters(t *testing.T) { overProtocols(t, testVaryWaiters) }
+
+func testVaryWaiters(t *testing.T, p protocol) {
 	const each = 3
 	first, rest := make(chan struct{}), make(chan struct{})
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		language := r.Header.Get("Accept-Language")
 		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: Accept-Language"})
 		if language == "fi" {
@@ -88,8 +92,10 @@ func TestVaryWaiters(t *testing.T) {
 }
 
 // An origin that begins to vary by something else.
-func TestVaryChanges(t *testing.T) {
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+func TestVaryChanges(t *testing.T) { overProtocols(t, testVaryChanges) }
+
+func testVaryChanges(t *testing.T, p protocol) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		vary := "Accept-Language"
 		if r.Header.Get("Accept-Language") == "sv" {
 			vary = "Accept-Language, Accept"
@@ -108,9 +114,11 @@ func TestVaryChanges(t *testing.T) {
 
 // TestVaryThatChanges has a validation say that a response varies by more than was known: it is not
 // used for others (RFC 9111, 4.1).
-func TestVaryThatChanges(t *testing.T) {
+func TestVaryThatChanges(t *testing.T) { overProtocols(t, testVaryThatChanges) }
+
+func testVaryThatChanges(t *testing.T, p protocol) {
 	n := 0
-	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+	e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Etag", `"1"`)
 		w.Header().Set("Cache-Control", "max-age=1000")
 		if n++; n == 1 {
@@ -131,11 +139,13 @@ func TestVaryThatChanges(t *testing.T) {
 }
 
 // TestHeadThatIsNotForAll does not freshen what is stored (RFC 9111, 3 and 4.3.5).
-func TestHeadThatIsNotForAll(t *testing.T) {
+func TestHeadThatIsNotForAll(t *testing.T) { overProtocols(t, testHeadThatIsNotForAll) }
+
+func testHeadThatIsNotForAll(t *testing.T, p protocol) {
 	for _, c := range [][2]string{{"Cache-Control: private, max-age=1000", "X: 1"}, {"Cache-Control: no-store", "X: 1"},
 		{"Cache-Control: max-age=1000", "Authorization: x"},
 		{"Vary: *", "X: 1"}} {
-		e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 			setFields(w.Header(), []string{`Etag: "1"`, "Cache-Control: max-age=1000", "Content-Length: 4"})
 			if r.Method == http.MethodHead {
 				setFields(w.Header(), []string{c[0], "Set-Cookie: secret"})

@@ -30,7 +30,6 @@ func (e *testEdge) warmed(body string, fields ...string) (admin.WarmResponse, an
 }
 
 func TestWarm(t *testing.T) {
-	plainOnly(t, "it warms URLs of http, and one of https")
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		switch r.URL.Path {
@@ -89,7 +88,6 @@ func TestWarm(t *testing.T) {
 }
 
 func TestWarmIsBounded(t *testing.T) {
-	plainOnly(t, "it is about the admin listener")
 	var now, most atomic.Int64
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		n := now.Add(1)

@@ -39,7 +39,7 @@ func (e *testEdge) stall(path string, n int) *attacker {
 // wantWhole has a client of HTTP/2 fetch a body of size bytes.
 func (e *testEdge) wantWhole(path string, size int64) {
 	e.t.Helper()
-	resp, err := e.newClientOf("h2").Get("https://www.example" + path)
+	resp, err := e.newClientOf(protoHTTP2).Get("https://www.example" + path)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -52,7 +52,6 @@ func (e *testEdge) wantWhole(path string, size int64) {
 // Clients that take nothing are given up, with the places that they hold, however little they asked
 // for.
 func TestStalledClients(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static(strings.Repeat("x", 32<<10), "Cache-Control: max-age=1000"), 1)
 	e.stall("/a", 50)
 	testwait.Until(t, "all wait to write", func() bool { return e.front.Waiting() == 50 })
@@ -67,7 +66,6 @@ func TestStalledClients(t *testing.T) {
 // Slow readers of large bodies hold a buffer each; when there are too many, those who have taken
 // nothing for a while are given up.
 func TestSlowReaders(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	const size, most, slow = 8 << 20, 40, 50
 	e := newSecure(t, static(strings.Repeat("x", size), "Cache-Control: max-age=1000"), 1, few(most))
 	e.wantWhole("/large", size)
@@ -89,7 +87,6 @@ func TestSlowReaders(t *testing.T) {
 // A client of HTTP/2 whose connection takes nothing at all can't be told that its requests are
 // given up. It goes, with what it holds.
 func TestStuckConnection(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static(strings.Repeat("x", 8<<20), "Cache-Control: max-age=1000"), 1)
 	a := e.attack(http2.Setting{ID: http2.SettingInitialWindowSize, Val: math.MaxInt32})
 	if err := a.WriteWindowUpdate(0, math.MaxInt32-1<<16); err != nil {
@@ -112,7 +109,6 @@ func TestStuckConnection(t *testing.T) {
 
 // However many requests stall, no more than a number wait: the connection of the oldest is ended.
 func TestTooManySenders(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static(strings.Repeat("x", 1<<20), "Cache-Control: max-age=1000"), 1, few(8))
 	e.wantWhole("/a", 1<<20)
 	first := e.stall("/a", 20)
@@ -128,7 +124,6 @@ func TestTooManySenders(t *testing.T) {
 // Requests of one connection share its line, so that each is written in pieces, of which a hundred
 // may wait.
 func TestPieces(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static(strings.Repeat("x", 1<<20), "Cache-Control: max-age=1000"), 1)
 	e.wantWhole("/a", 1<<20)
 	before := e.Sent()
@@ -146,7 +141,6 @@ func TestPieces(t *testing.T) {
 
 // A user who scrolls a map takes many requests back, more than half of all, and is no flood.
 func TestTakenBack(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	release := make(chan struct{})
 	defer close(release)
 	e := newSecure(t, func(http.ResponseWriter, *http.Request) { <-release }, 1)
@@ -182,7 +176,6 @@ func (l narrow) Accept() (net.Conn, error) {
 // A client that asks for many small responses and reads none is given up, though the server sends
 // those after the handler has returned.
 func TestSmallResponsesThatNobodyReads(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
 	for _, request := range []string{"GET " + admin.HealthPath, "HEAD /a"} {
 		for _, secure := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s secure %v", request, secure), func(t *testing.T) {

@@ -67,7 +67,7 @@ func TestRealWebSocket(t *testing.T) {
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = io.WriteString(w, socketPage)
 		}
-	}, 1, ownHTTP2)
+	}, 1)
 	_, port, _ := net.SplitHostPort(e.SecureAddr().String())
 	spki := sha256.Sum256(e.Certificates.Files()[0].Leaf.RawSubjectPublicKeyInfo)
 	browser := exec.CommandContext(t.Context(), chromium, "--headless=new", "--no-sandbox", "--disable-gpu",

@@ -21,9 +21,6 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// ownHTTP2 has an edge use its own server of HTTP/2.
-func ownHTTP2(s *Server, _ *site.Site) { s.OwnHTTP2 = true }
-
 // switchTo answers the handshake of RFC 6455, and serves the connection.
 func switchTo(t testing.TB, w http.ResponseWriter, r *http.Request, serve func(io.ReadWriter)) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
@@ -120,7 +117,6 @@ func (a *attacker) wantData(id uint32, want string) (ended bool) {
 // A WebSocket over HTTP/2 reaches an origin as one over HTTP/1.1, also one that is over TLS and
 // speaks HTTP/2 otherwise. Each side may end its half first.
 func TestWebSocketOverHTTP2(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("origin over TLS is %v", secure), func(t *testing.T) {
 			o := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -139,7 +135,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 				o.Start()
 			}
 			t.Cleanup(o.Close)
-			e := newSecure(t, nil, 1, ownHTTP2, func(_ *Server, s *site.Site) {
+			e := newSecure(t, nil, 1, func(_ *Server, s *site.Site) {
 				u, _ := url.Parse(o.URL)
 				s.Origin.Origin.Servers[0].URL, s.Origin.Origin.TLS = u, &tls.Config{InsecureSkipVerify: true}
 			})
@@ -176,7 +172,6 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 
 // What is no WebSocket is refused, and what an origin answers without one is never taken for it.
 func TestWebSocketRefusals(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/forbidden":
@@ -192,7 +187,7 @@ func TestWebSocketRefusals(t *testing.T) {
 		default:
 			_, _ = io.WriteString(w, "no WebSocket here")
 		}
-	}, 1, ownHTTP2)
+	}, 1)
 	a := e.attack()
 	for path, want := range map[string]string{"/forbidden": "403", "/forged": "502", "/other": "502", "/page": "502"} {
 		a.wantAnswer(a.connect(path), want)
@@ -215,12 +210,11 @@ func TestWebSocketRefusals(t *testing.T) {
 
 // A WebSocket ends when it is idle for too long, and the origin's connection ends with it.
 func TestWebSocketIdle(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	ended := make(chan struct{})
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
 		switchTo(t, w, r, echo)
-	}, 1, ownHTTP2, func(s *Server, _ *site.Site) { s.tunnelIdle = 100 * time.Millisecond })
+	}, 1, func(s *Server, _ *site.Site) { s.tunnelIdle = 100 * time.Millisecond })
 	a := e.attack()
 	id := a.connect("/")
 	a.wantAnswer(id, "200")
@@ -233,12 +227,11 @@ func TestWebSocketIdle(t *testing.T) {
 
 // A client that resets the stream of a WebSocket ends the connection to the origin.
 func TestWebSocketReset(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	ended := make(chan struct{})
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
 		switchTo(t, w, r, echo)
-	}, 1, ownHTTP2)
+	}, 1)
 	a := e.attack()
 	id := a.connect("/")
 	a.wantAnswer(id, "200")
@@ -250,14 +243,13 @@ func TestWebSocketReset(t *testing.T) {
 
 // What goes through a WebSocket is no flood, however little is asked for.
 func TestWebSocketIsNoFlood(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
 	const size = 8 << 20
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		switchTo(t, w, r, func(rw io.ReadWriter) {
 			n, _ := io.CopyN(io.Discard, rw, size)
 			fmt.Fprint(rw, n)
 		})
-	}, 1, ownHTTP2)
+	}, 1)
 	a := e.attack()
 	id := a.connect("/")
 	a.wantAnswer(id, "200")
@@ -296,8 +288,7 @@ func TestWebSocketIsNoFlood(t *testing.T) {
 
 // A WebSocket that is open when the edge ends is cut off when its time is over, and counted.
 func TestWebSocketDrains(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
-	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) { switchTo(t, w, r, echo) }, 1, ownHTTP2,
+	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) { switchTo(t, w, r, echo) }, 1,
 		func(s *Server, _ *site.Site) { s.DrainTimeout = 300 * time.Millisecond })
 	a := e.attack()
 	id := a.connect("/")
