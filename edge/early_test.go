@@ -137,7 +137,8 @@ func newBefore(t *testing.T, addr string, change func(*Server, *site.Site)) *tes
 }
 
 // earlyClients are clients by the name of their protocol.
-var earlyClients = map[string]protocol{"HTTP/1.1": protoHTTP1, "HTTP/1.1 over TLS": protoTLS1, "HTTP/2": protoHTTP2, "HTTP/3": protoHTTP3}
+var earlyClients = map[string]protocol{"HTTP/1.1": protoHTTP1, "HTTP/1.1 over TLS": protoTLS1, "HTTP/2": protoHTTP2,
+	"HTTP/3": protoHTTP3}
 
 // An answer that comes before the request's body reaches the client at once, over every protocol,
 // and a client that waits to be told to go on is not told to by anybody who does not want the body.

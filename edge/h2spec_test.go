@@ -29,10 +29,11 @@ var goServer = map[string]string{
 func TestH2Spec(t *testing.T) { overHTTP2(t, testH2Spec) }
 
 func testH2Spec(t *testing.T, p protocol) {
-	e := p.newEdge(t, static(strings.Repeat("x", 1024), "Cache-Control: max-age=1000"), func(s *Server, site *site.Site) {
-		s.Certificates = newCertificates(t, "localhost")
-		site.Hosts = []string{"localhost"}
-	})
+	e := p.newEdge(t, static(strings.Repeat("x", 1024), "Cache-Control: max-age=1000"),
+		func(s *Server, site *site.Site) {
+			s.Certificates = newCertificates(t, "localhost")
+			site.Hosts = []string{"localhost"}
+		})
 	host, port, err := net.SplitHostPort(e.SecureAddr().String())
 	if err != nil || host != "127.0.0.1" {
 		t.Fatal(host, err)

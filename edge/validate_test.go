@@ -128,7 +128,8 @@ func testPrivateFields(t *testing.T, p protocol) {
 func TestNoCacheFields(t *testing.T) { overProtocols(t, testNoCacheFields) }
 
 func testNoCacheFields(t *testing.T, p protocol) {
-	e := p.newEdge(t, static("x", `Cache-Control: max-age=1000, no-cache="Set-Cookie"`, "Set-Cookie: id=1", "X-Other: o"))
+	e := p.newEdge(t, static("x", `Cache-Control: max-age=1000, no-cache="Set-Cookie"`, "Set-Cookie: id=1",
+		"X-Other: o"))
 	if first := e.get("/a"); first.header.Get("Set-Cookie") == "" {
 		t.Error("the first answer lost Set-Cookie")
 	}
