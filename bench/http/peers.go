@@ -117,7 +117,7 @@ type instance struct {
 	second  *peer.Process // nil if there is none
 
 	Dir, Port, TLSPort, AdminPort string
-	ShieldPort                    string
+	ShieldPort, PeerPort          string
 	Host, Cert, Key, Files        string
 	Origin                        string
 	// warmed has the sets of objects that are warm.
@@ -164,7 +164,7 @@ func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, 
 	if i.Dir, err = os.MkdirTemp(b.dir, s.name); err != nil {
 		return nil, err
 	}
-	for _, p := range []*string{&i.Port, &i.TLSPort, &i.AdminPort, &i.ShieldPort} {
+	for _, p := range []*string{&i.Port, &i.TLSPort, &i.AdminPort, &i.ShieldPort, &i.PeerPort} {
 		if *p, err = peer.FreePort(); err != nil {
 			return nil, err
 		}
