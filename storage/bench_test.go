@@ -351,17 +351,21 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
-// BenchmarkWriteSmall stores small objects, four writers at once, and reports how many bytes go to
-// the disk for each byte of keys, metadata and bodies (proc(5), /proc/pid/io).
-func BenchmarkWriteSmall(b *testing.B) {
-	for _, size := range []int{200, 1 << 10, 8 << 10} {
+// BenchmarkWrite stores objects, several writers at once. It reports the CPU time and the page
+// faults
+// of an object, and how many bytes go to the disk for each byte of keys, metadata and bodies
+// (proc(5),
+// /proc/pid/io).
+func BenchmarkWrite(b *testing.B) {
+	for _, size := range []int{200, 1 << 10, 8 << 10, 1 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			s := openBench(b, Options{Disk: 1 << 30})
+			s := openBench(b, Options{Disk: 4 << 30})
 			body, data := bodyOf("", size), bodyOf("", 400) // as the record of a response
 			var n atomic.Int64
 			before := writtenBytes(b)
+			report := reportUsage(b)
 			b.ReportAllocs()
-			b.SetParallelism(2)
+			b.SetParallelism(8)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					key := fmt.Sprintf("http://www.example/%d", n.Add(1))
@@ -380,6 +384,7 @@ func BenchmarkWriteSmall(b *testing.B) {
 			if err := s.Close(); err != nil {
 				b.Fatal(err)
 			}
+			report()
 			stored := n.Load() * int64(size+len(data)+2*len("http://www.example/12345"))
 			b.ReportMetric(float64(writtenBytes(b)-before)/float64(stored), "disk-bytes/byte")
 		})

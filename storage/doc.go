@@ -69,6 +69,18 @@
 // the budget, and none below the free-space floor. Readers of further ones fail at their next
 // chunk.
 //
+// # Writes
+//
+// Puts to a segment that come at the same time are one transaction of Badger (commit.go). They are
+// not delayed for that.
+//
+// Badger writes a value log by a mapping of the file. There each page costs a page fault, which
+// holds a processor of Go's scheduler, and another one after each sync. So on Linux the part of the
+// mapping that is written next, at most 4 MiB, is anonymous memory. After each transaction the
+// store
+// writes the new bytes to the file with pwrite(2), and only then returns (window_linux.go). A kill
+// before that leaves records whose values are missing, so the objects are misses.
+//
 // # Guarantees
 //
 // The allocated bytes of the folder never exceed the budget by more than three segments: one, and

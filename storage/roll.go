@@ -25,36 +25,37 @@ func (s *Store) opened(c class) *segment {
 	return s.open[c]
 }
 
-// put writes records to the open segment of a class, and returns that segment. It first lowers the
+// put writes records to the open segment of a class, and returns their place. It first lowers the
 // epoch of the segment to the given one. records makes the records for a segment; put calls it
 // again if that segment was sealed meanwhile. When the segment has its size, put begins a new one.
-// If the budget is exceeded, callers other than the keeper wait for the keeper.
-func (s *Store) put(c class, version, epoch uint64, keeper bool, records func(*segment) []record) (*segment, error) {
+// If the budget is exceeded, callers other than the keeper wait for the keeper. The version of the
+// keeper's records is the given one; for others it may be higher.
+func (s *Store) put(c class, version, epoch uint64, keeper bool, records func(*segment) []record) (place, error) {
 	if s.checkFloor() {
 		s.counts.refused.Add(1)
-		return nil, ErrFull
+		return place{}, ErrFull
 	}
 	for {
 		g := s.opened(c)
 		if g.written.Load() >= s.segmentSize() {
 			if err := s.roll(g, keeper); err != nil {
-				return nil, err
+				return place{}, err
 			}
 			continue
 		}
-		err := g.lower(epoch)
+		at, err := uint64(0), g.lower(epoch)
 		if err == nil {
-			err = g.put(version, records(g)...)
+			at, err = g.put(version, keeper, records(g)...)
 		}
 		if err != nil && s.opened(c) != g {
 			continue // sealed meanwhile
 		}
-		return g, err
+		return place{segment: g.id, version: uint32(at)}, err
 	}
 }
 
 // putOne is put for a record that is the same in each segment.
-func (s *Store) putOne(c class, version, epoch uint64, keeper bool, r record) (*segment, error) {
+func (s *Store) putOne(c class, version, epoch uint64, keeper bool, r record) (place, error) {
 	return s.put(c, version, epoch, keeper, func(*segment) []record { return []record{r} })
 }
 
@@ -330,20 +331,20 @@ func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale 
 		if err != nil {
 			return err
 		}
-		g, err := s.putOne(main, 1, math.MaxUint64, true, record{chunkKey(id, m.fill, chunk), buf[:valueHeader+n]})
+		p, err := s.putOne(main, 1, math.MaxUint64, true, record{chunkKey(id, m.fill, chunk), buf[:valueHeader+n]})
 		if err != nil {
 			return err
 		}
-		extents = grow(extents, g.id, chunk)
+		extents = grow(extents, p.segment, chunk)
 	}
 	m.extents = extents
-	g, err := s.putOne(main, version, m.epoch, true, m.record(id))
+	to, err := s.putOne(main, version, m.epoch, true, m.record(id))
 	if err != nil {
 		return err
 	}
 	s.counts.rewritten.Add(uint64(m.size))
 	s.counts.rewrites.Add(1)
-	s.index.move(id.slot(), from, place{segment: g.id, version: from.version}) // unless something newer came meanwhile
+	s.index.move(id.slot(), from, to) // unless something newer came meanwhile
 	return nil
 }
 

@@ -28,6 +28,9 @@ var errGone = errors.New("segment was dropped")
 // filter, and the log of records that are not in a table yet.
 const recordOverhead = 96
 
+// valueLogSize is the size in bytes at which Badger begins another value log.
+const valueLogSize = 128 << 20
+
 // segment is a small Badger that is written, sealed and dropped as a whole.
 type segment struct {
 	id    uint32
@@ -42,7 +45,9 @@ type segment struct {
 	lowering sync.Mutex    // held while epoch is lowered
 	epoch    atomic.Uint64 // the lowest of its objects; purges up to it don't cover them
 
-	files valueFiles
+	commits commits
+	window  window // of the leading put, and of who holds mu alone
+	files   valueFiles
 
 	pinMu   sync.Mutex  // guards the following fields except revoked
 	pins    int         // number of Readers that use it
@@ -69,7 +74,8 @@ func badgerOptions(dir string, size int64, log *slog.Logger) badger.Options {
 	o.NumLevelZeroTables = 1 << 20
 	o.NumLevelZeroTablesStall = 1 << 21 // must be above the other, or Badger ends the process
 	o.ValueThreshold = 64               // larger values go to a value log, and not to a table too
-	o.ValueLogFileSize = 128 << 20
+	o.ValueLogFileSize = valueLogSize
+	o.ValueLogMaxEntries = math.MaxUint32
 	o.Compression = options.None
 	o.BlockCacheSize = 0
 	o.IndexCacheSize = 0
@@ -131,7 +137,7 @@ func (g *segment) seal() error {
 	if g.db == nil {
 		return errGone
 	}
-	if err := g.db.Close(); err != nil {
+	if err := errors.Join(g.window.close(), g.db.Close()); err != nil {
 		g.db = nil
 		return fmt.Errorf("close segment %d: %w", g.id, err)
 	}
@@ -153,7 +159,7 @@ func (g *segment) close() error {
 	defer g.mu.Unlock()
 	var err error
 	if g.db != nil {
-		err = g.db.Close()
+		err = errors.Join(g.window.close(), g.db.Close())
 		g.db = nil
 	}
 	g.pinMu.Lock()
@@ -229,7 +235,7 @@ func (g *segment) sync() error {
 	if g.db == nil {
 		return nil
 	}
-	return g.db.Sync()
+	return errors.Join(g.window.sync(), g.db.Sync())
 }
 
 // settle syncs the written bytes to the disk, and measures the folder. It does nothing if nothing
@@ -243,33 +249,6 @@ func (g *segment) settle() error {
 		return err
 	}
 	g.settled = n
-	return nil
-}
-
-// record is a key and a value, whose data begins at valueHeader.
-type record struct{ key, value []byte }
-
-// put writes all records, or none, in one transaction. The caller may reuse the values afterwards.
-func (g *segment) put(version uint64, records ...record) error {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.db == nil {
-		return errGone
-	}
-	txn := g.db.NewTransactionAt(math.MaxUint64, true)
-	defer txn.Discard()
-	size := int64(0)
-	for _, r := range records {
-		sealValue(r.key, r.value)
-		if err := txn.SetEntry(badger.NewEntry(r.key, r.value)); err != nil {
-			return fmt.Errorf("segment %d: %w", g.id, err)
-		}
-		size += int64(len(r.key)+len(r.value)) + recordOverhead
-	}
-	if err := txn.CommitAt(version, nil); err != nil {
-		return fmt.Errorf("segment %d: %w", g.id, err)
-	}
-	g.written.Add(size)
 	return nil
 }
 

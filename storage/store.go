@@ -424,7 +424,7 @@ func (s *Store) putObject(c class, m *meta, id objectID, rest []byte) (*Object, 
 	}
 	defer hold.Release()
 	version, extents := s.version.Add(1), m.extents
-	g, err := s.put(c, version, m.epoch, false, func(g *segment) []record {
+	p, err := s.put(c, version, m.epoch, false, func(g *segment) []record {
 		if rest == nil {
 			return []record{m.record(id)}
 		}
@@ -435,7 +435,6 @@ func (s *Store) putObject(c class, m *meta, id objectID, rest []byte) (*Object, 
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", m.key, err)
 	}
-	p := place{segment: g.id, version: uint32(version)}
 	s.index.put(id.slot(), p)
 	return &Object{store: s, meta: m, place: p}, nil
 }

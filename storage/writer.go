@@ -82,7 +82,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 
 // flush writes the current, full chunk to the open segment.
 func (w *Writer) flush() error {
-	g, err := w.store.putOne(w.class, 1, math.MaxUint64, false,
+	p, err := w.store.putOne(w.class, 1, math.MaxUint64, false,
 		record{chunkKey(w.id, w.meta.fill, w.flushed), w.buf[:valueHeader+chunkSize]})
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (w *Writer) flush() error {
 	w.store.counts.stored.Add(chunkSize)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.meta.extents = grow(w.meta.extents, g.id, w.flushed)
+	w.meta.extents = grow(w.meta.extents, p.segment, w.flushed)
 	w.flushed++
 	return nil
 }
