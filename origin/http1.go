@@ -278,6 +278,21 @@ func (x *http1Exchange) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// arrived is Arrived for a body over HTTP/1.
+func (x *http1Exchange) arrived(n int64, wait time.Duration) bool {
+	in := x.c.in
+	switch {
+	case x.ended.Load() || n > int64(in.Size()):
+		return false
+	case n <= int64(in.Buffered()):
+		return true
+	}
+	_ = x.c.conn.SetReadDeadline(time.Now().Add(wait))
+	_, err := in.Peek(int(n))
+	_ = x.c.conn.SetReadDeadline(time.Time{})
+	return err == nil
+}
+
 // Close implements io.Closer. Unless the body was read to its end, it closes the connection.
 func (x *http1Exchange) Close() error {
 	x.end(false)

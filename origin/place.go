@@ -232,6 +232,21 @@ func ServerOf(of io.Reader) int {
 	return 0
 }
 
+// Arrived reports whether n bytes of a response body can be read at once. For at most wait, it
+// waits
+// for them. The response must have a Content-Length of at least n.
+func Arrived(of io.Reader, n int64, wait time.Duration) bool {
+	if n == 0 {
+		return true
+	}
+	if b := bodyOf(of); b != nil {
+		if x, ok := b.ReadCloser.(*http1Exchange); ok {
+			return x.arrived(n, wait)
+		}
+	}
+	return false
+}
+
 // Stream makes a response body count among the requests that a client may hold open, because the
 // response turned out to be uncacheable. It reports whether the limit still allows that.
 func Stream(of io.Reader) bool {

@@ -1,20 +1,16 @@
 package cache
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
-	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // fetch is the request to an origin that a flight makes.
@@ -31,6 +27,10 @@ type fetch struct {
 	staleIfError bool
 	// part means that one slice of stored is requested, which has to fit the other fragments.
 	part bool
+	// here means that the goroutine of the request that leads the flight makes the fetch. rest is
+	// what that leaves to another goroutine; nil if nothing.
+	here bool
+	rest func() error
 	// conditions means that the request has the client's conditions, because the response is for
 	// that client alone.
 	conditions bool
@@ -52,42 +52,67 @@ var errPanic = errors.New("a fault of the edge itself, which its log tells of")
 // served.
 var errChanged = errors.New("the origin's representation changed")
 
-// start runs the flight in a goroutine.
+// start runs the flight in a goroutine of its own.
 func (s *Cache) start(f *flight, t *fetch) {
 	s.flights.begin(t.meta.url)
 	s.work.Go(func() {
-		defer s.flights.end(t.meta.url)
-		defer f.hold.Release()
 		began := time.Now()
-		if err := s.flySafely(f, t); err != nil {
-			if t.request.Context().Err() == nil { // otherwise no request follows the flight any more
-				s.fetchFailed(t.site, t.meta.uri, t.meta.url, err)
-				if f.fwdStatus == 0 || errors.As(err, new(*statusError)) {
-					// without a status, or with an error status, no client was being sent a body
-					s.recordSlowFailure(t.site, t.meta.uri, err, time.Since(began))
-				}
-			}
-			s.flights.land(f)
-			f.change(func() {
-				f.phase, f.err = failed, err
-				s.flights.countLocked(f, f.size)
-			})
-		}
-		if f.phase != declined { // otherwise the leader ends the context
-			f.cancel()
-		}
+		s.end(f, t, s.safely(f, func() error { return s.fly(f, t) }), began)
 	})
 }
 
-// flySafely is fly. It returns errPanic if fly panics.
-func (s *Cache) flySafely(f *flight, t *fetch) (err error) {
+// startHere runs the flight in the goroutine of the request that leads it. It returns when the
+// flight has landed, or when reading the body would take long: a goroutine of its own does that.
+func (s *Cache) startHere(f *flight, t *fetch) {
+	t.here = true
+	s.flights.begin(t.meta.url)
+	s.work.Add(1)
+	began := time.Now()
+	err := s.safely(f, func() error { return s.fly(f, t) })
+	rest := t.rest
+	if rest == nil || err != nil {
+		defer s.work.Done()
+		s.end(f, t, err, began)
+		return
+	}
+	go func() { // ends with the body
+		defer s.work.Done()
+		s.end(f, t, s.safely(f, rest), began)
+	}()
+}
+
+// end ends a flight that began at a time.
+func (s *Cache) end(f *flight, t *fetch, err error, began time.Time) {
+	defer s.flights.end(t.meta.url)
+	defer f.hold.Release()
+	if err != nil {
+		if t.request.Context().Err() == nil { // otherwise no request follows the flight any more
+			s.fetchFailed(t.site, t.meta.uri, t.meta.url, err)
+			if f.fwdStatus == 0 || errors.As(err, new(*statusError)) {
+				// without a status, or with an error status, no client was being sent a body
+				s.recordSlowFailure(t.site, t.meta.uri, err, time.Since(began))
+			}
+		}
+		s.flights.land(f)
+		f.change(func() {
+			f.phase, f.err = failed, err
+			s.flights.countLocked(f, f.size)
+		})
+	}
+	if f.phase != declined { // otherwise the leader ends the context
+		f.cancel()
+	}
+}
+
+// safely calls fly, which does a part of a flight. It returns errPanic if fly panics.
+func (s *Cache) safely(f *flight, fly func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.Panics.Caught("a fetch", p, "key", f.key)
 			err = errPanic
 		}
 	}()
-	return s.fly(f, t)
+	return fly()
 }
 
 // addInterim keeps an interim response for the requests that wait (RFC 9110, 15.2). It ignores 100,
@@ -97,6 +122,10 @@ func (f *flight) addInterim(status int, h http.Header) {
 		return
 	}
 	f.change(func() {
+		if f.onInterim != nil {
+			f.onInterim()
+			f.onInterim = nil
+		}
 		if len(f.interim) < maxInterim {
 			f.interim = append(f.interim, interim{status, h})
 		}
@@ -233,160 +262,4 @@ func (s *Cache) fillPart(f *flight, t *fetch, r *received) error {
 	// The stored fragments are outdated (RFC 9111, 3.4). The next look-up starts without them.
 	s.Store.Forget(string(t.meta.key()))
 	return errChanged
-}
-
-// copyBuffers are the buffers for copying bodies from origins and to clients.
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
-
-// fill reads a body into the store, and shows it to all followers. The body is this part of a
-// representation of whole bytes.
-func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, whole int64) error {
-	resp, answer := r.Response, r.answer
-	defer resp.Body.Close()
-	fragment := part.Length != whole
-	b := &t.meta
-	if len(answer.Header["Vary"]) == 0 && s.objects.variesByCoding(b.uri) {
-		answer.Header.Set("Vary", "Accept-Encoding") // some servers omit it on the variant without coding
-	}
-	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
-	b.tags = purge.TagsOf(answer.Header, t.site, t.target)
-	private := t.site.Policy.RemoveOwn(answer)
-	key := b.key()
-	if fragment {
-		key = key.Fragment(answer.StrongValidator(), part.Start)
-	}
-	w := s.Store.Create(b.header(key))
-	defer w.Close()
-	f.change(func() { s.flights.countLocked(f, max(0, part.Length)) })
-	to := body{answer: answer, private: private, meta: *b, first: part.Start, length: part.Length, whole: whole,
-		writer: w}
-	var small storage.Body
-	var size int64
-	var err error
-	limit := t.site.LargestObject(s.Store)
-	if isSmall := part.Length >= 0 && part.Length <= min(limit, storage.MaxBody); isSmall {
-		small = storage.NewBody(int(part.Length))
-		to.small = small.Bytes()
-		size, err = f.readSmall(resp.Body, to)
-	} else {
-		to.readers = map[*follower]struct{}{}
-		f.change(func() { f.phase, f.body = streaming, to })
-		size, err = f.readFrom(t.request.Context(), resp.Body, limit)
-	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", f.key.Key, err)
-	}
-	if part.Length >= 0 && size != part.Length {
-		return fmt.Errorf("read %s: %d bytes came, %d were announced", f.key.Key, size, part.Length)
-	}
-	commit := w.Commit
-	if to.small != nil {
-		commit = func(tags []string, data []byte) (*storage.Object, error) { return w.CommitBody(small, tags, data) }
-	}
-	var e *entry
-	switch {
-	case f.covered: // only for the requests that wait
-	case f.unstored:
-		s.objects.pass.Put(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
-	case fragment:
-		e, err = s.objects.commitFragment(b, commit, answer, httpcache.Fragment{Range: part, Key: key}, whole)
-	default:
-		e, err = s.objects.commit(b, commit, answer)
-	}
-	if err != nil {
-		s.Log.Warn("a response can't be stored", "key", f.key.Key, "error", err)
-	}
-	if e == nil && !f.covered {
-		s.supersede(t, answer)
-	}
-	s.flights.land(f)
-	f.change(func() {
-		if f.phase == fetching { // the header block was not shown yet
-			f.body = to
-		}
-		f.phase, f.entry, f.size = done, e, size
-	})
-	return nil
-}
-
-// showAfter is how long the header block of a small response waits for its body. Most bodies arrive
-// in that time, and are sent together with the header block.
-const showAfter = 2 * time.Millisecond
-
-// readSmall reads a body of known length into to.small, and returns the number of bytes read. If
-// that takes longer than showAfter, followers get the header block and the bytes read so far. They
-// don't get the last bytes before fill has stored them.
-func (f *flight) readSmall(r io.Reader, to body) (n int64, err error) {
-	over := false // guarded by f.mu
-	t := time.AfterFunc(showAfter, func() {
-		f.change(func() {
-			if !over {
-				to.size = f.received
-				f.phase, f.body = streaming, to
-			}
-		})
-	})
-	defer func() {
-		t.Stop()
-		f.mu.Lock()
-		over = true // from here on only fill changes the body
-		f.mu.Unlock()
-	}()
-	var more [1]byte // for a body that is longer than announced
-	for n <= to.length {
-		p := to.small[n:]
-		if len(p) == 0 {
-			p = more[:]
-		}
-		m, err := r.Read(p)
-		n += int64(m)
-		if m > 0 && n < to.length {
-			f.mu.Lock()
-			f.received = n
-			if f.phase == streaming {
-				f.size = n
-				f.wake()
-			}
-			f.mu.Unlock()
-		}
-		switch err {
-		case nil:
-		case io.EOF:
-			return n, nil
-		default:
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-// readFrom reads a body and returns its size. If the body is longer than limit, the rest is sent to
-// followers and not stored.
-func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) (size int64, err error) {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	streams := false
-	for {
-		n, err := r.Read(*buf)
-		if n > 0 {
-			if !f.unstored && f.size+int64(n) > limit {
-				f.change(func() { f.unstored = true })
-			}
-			if f.unstored && !streams {
-				streams = true
-				origin.Stream(r)
-			}
-			if err := f.append(ctx, (*buf)[:n]); err != nil {
-				return 0, err
-			}
-		}
-		switch {
-		case err == io.EOF && f.unstored:
-			return f.size, nil
-		case err == io.EOF:
-			return f.writer.Size(), nil
-		case err != nil:
-			return 0, err
-		}
-	}
 }

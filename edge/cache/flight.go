@@ -45,7 +45,7 @@ type flight struct {
 	slice     httpcache.Range
 	validator string
 
-	// mu guards what follows. changed is closed and replaced at each change.
+	// mu guards what follows. changed is closed at each change; it is nil if nobody waits for one.
 	mu        sync.Mutex
 	changed   chan struct{}
 	phase     phase
@@ -59,6 +59,9 @@ type flight struct {
 	entry     *entry         // at done
 	forLeader bool           // at done: entry is for the leader alone
 	interim   []interim      // received so far
+	// onInterim is called before the first interim response is added, with mu held; nil means that
+	// nothing is called.
+	onInterim func()
 	// reads is the key of readers for which the fetch counts, if a range was requested. counted is
 	// the number of bytes that it counts.
 	reads    httpcache.Key
@@ -112,8 +115,18 @@ func (f *flight) change(do func()) {
 
 // wake wakes all waiters. The caller holds mu.
 func (f *flight) wake() {
-	close(f.changed)
-	f.changed = make(chan struct{})
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
+}
+
+// nextChange returns a channel that is closed at the next change. The caller holds mu.
+func (f *flight) nextChange() <-chan struct{} {
+	if f.changed == nil {
+		f.changed = make(chan struct{})
+	}
+	return f.changed
 }
 
 // maxInterim bounds the interim responses of one flight that are passed on.
@@ -124,7 +137,11 @@ const maxInterim = 8
 func (f *flight) outcome(ctx context.Context, interim func(status int, h http.Header)) (phase, error) {
 	for seen := 0; ; {
 		f.mu.Lock()
-		p, changed, news := f.phase, f.changed, f.interim[seen:]
+		p, news := f.phase, f.interim[seen:]
+		var changed <-chan struct{}
+		if p == fetching {
+			changed = f.nextChange()
+		}
 		f.mu.Unlock()
 		for _, i := range news {
 			interim(i.status, i.header)
@@ -226,7 +243,7 @@ func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, er
 			f.mu.Unlock()
 			return 0, false, errLost
 		}
-		changed := f.changed
+		changed := f.nextChange()
 		f.mu.Unlock()
 		select {
 		case <-changed:
@@ -269,11 +286,13 @@ func (f *flight) append(ctx context.Context, p []byte) error {
 			f.size += int64(len(p))
 			f.wake()
 		}
-		alone, changed := f.followers == 0, f.changed
+		if room {
+			f.mu.Unlock()
+			return nil
+		}
+		alone, changed := f.followers == 0, f.nextChange()
 		f.mu.Unlock()
 		switch {
-		case room:
-			return nil
 		case alone:
 			return errLost
 		}

@@ -51,8 +51,7 @@ func (fs *flights) join(key flightKey, h storage.Header, likely []string) (f *fl
 
 // alone returns a flight that no other request can join. The caller leads it.
 func (fs *flights) alone(key flightKey, h storage.Header) *flight {
-	return &flight{key: key, header: h, hold: fs.store.Hold(h.Epoch), changed: make(chan struct{}), followers: 1,
-		cancel: func() {}}
+	return &flight{key: key, header: h, hold: fs.store.Hold(h.Epoch), followers: 1, cancel: func() {}}
 }
 
 // joinSlice is join for a slice. It returns the flight of a slice that has the byte at off. Without

@@ -24,6 +24,9 @@ type following struct {
 
 	f     *flight
 	leads bool
+	// passed is closed when all interim responses have been passed on by a goroutine of their own;
+	// nil if none has. flight.mu guards it.
+	passed chan struct{}
 
 	// The outcome of the flight.
 	st        httpcache.Status
@@ -48,13 +51,14 @@ func (s *Cache) follow(x *exchange, stored *entry, d httpcache.Decision, objectK
 		s.pass(x, forward)
 		return true
 	}
-	defer s.leave(x, j.f)
 	if j.leads && s.landedMeanwhile(x, j.f, stored) {
+		s.leave(x, j.f)
 		return false
 	}
-	if j.leads {
-		s.lead(j, stage)
+	if j.leads && !s.lead(j, stage) {
+		return true // the client left
 	}
+	defer s.leave(x, j.f)
 	p, err := j.await()
 	if err != nil {
 		return s.unanswered(j, err)
@@ -86,8 +90,8 @@ func (s *Cache) join(j *following, objectKey httpcache.Key, stage origin.Stage) 
 	return true
 }
 
-// lead starts the flight.
-func (s *Cache) lead(j *following, stage origin.Stage) {
+// lead starts the flight. It reports false if the client left, and so has left the flight.
+func (s *Cache) lead(j *following, stage origin.Stage) bool {
 	x, f := j.x, j.f
 	t := s.newFetch(x, f, j.stored, j.d, stage)
 	if f.slice.Length > 0 {
@@ -102,7 +106,34 @@ func (s *Cache) lead(j *following, stage origin.Stage) {
 	if j.passes && j.stored == nil && f.slice.Length == 0 {
 		t.passConditions(x.r.Header)
 	}
-	s.start(f, t)
+	if x.serveStaleAfter > 0 { // the request may have to go on before the flight has landed
+		s.start(f, t)
+		return true
+	}
+	f.onInterim = func() { s.passInterims(j) }
+	stays := context.AfterFunc(x.r.Context(), func() { s.flights.leave(f) })
+	s.startHere(f, t)
+	f.mu.Lock()
+	f.onInterim = nil
+	passed := j.passed
+	f.mu.Unlock()
+	if passed != nil {
+		<-passed
+	}
+	return stays()
+}
+
+// passInterims passes interim responses on to the client while its own goroutine makes the fetch,
+// which a slow client must not hold up.
+func (s *Cache) passInterims(j *following) {
+	j.passed = make(chan struct{})
+	go func() { // ends with the flight's header block, or when the client leaves
+		defer close(j.passed)
+		_ = s.safely(j.f, func() error {
+			_, err := j.f.outcome(j.x.r.Context(), j.x.interim)
+			return err
+		})
+	}()
 }
 
 // await waits for the header block of the flight, or its end.
@@ -114,8 +145,8 @@ func (j *following) await() (phase, error) {
 		defer cancel()
 	}
 	interim := j.x.interim
-	if !j.leads {
-		interim = func(int, http.Header) {} // the response may be for the leader alone
+	if !j.leads || j.passed != nil {
+		interim = func(int, http.Header) {} // the response may be for the leader alone, which has these
 	}
 	return j.f.outcome(ctx, interim)
 }
