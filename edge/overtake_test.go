@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
@@ -87,7 +88,9 @@ func testPurgeForgottenDuringFetch(t *testing.T, p protocol) {
 		}
 	}()
 	o := newHeldOrigin("Cache-Control: max-age=1000")
-	e := p.newEdge(t, o.ServeHTTP, func(s *Server, _ *site.Site) { s.Store = store })
+	e := p.newEdge(t, o.ServeHTTP, func(s *Server, site *site.Site) {
+		s.Store, site.Origin.Origin.FirstByteTimeout = store, time.Hour // the store is filled meanwhile
+	})
 	defer e.stop()
 	o.hold.Store(true)
 	before := make(chan answer, 1)

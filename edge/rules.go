@@ -54,8 +54,7 @@ func (s *Server) sendRuleResponse(x *front.Exchange, o *rules.Outcome) {
 	}
 	body := o.Response.Body
 	if len(body) == 0 && o.Response.Status >= 400 {
-		body = []byte(http.StatusText(o.Response.Status) + "\n")
-		h.Set("Content-Type", "text/plain; charset=utf-8")
+		body = x.ErrorBody(o.Response.Status, "")
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.WriteHeader(o.Response.Status)

@@ -35,7 +35,7 @@ const (
 // access is one entry of the log.
 type access struct {
 	client, protocol, method, host, target, site, cache string
-	referer, agent                                      string
+	referer, agent, id                                  string
 	status                                              int
 	bytes                                               int64
 	began                                               time.Time
@@ -111,7 +111,7 @@ func (a *access) append(b []byte, took time.Duration) []byte {
 	b = append(b, '"')
 	for _, f := range [...]struct{ name, value string }{{"client", a.client}, {"protocol", a.protocol},
 		{"method", a.method}, {"host", a.host}, {"target", a.target}, {"site", a.site}, {"cache", a.cache},
-		{"referer", a.referer}, {"user_agent", a.agent}} {
+		{"referer", a.referer}, {"user_agent", a.agent}, {"request_id", a.id}} {
 		if f.value == "" {
 			continue
 		}
@@ -149,7 +149,7 @@ func (s *Server) logAccess(w *Exchange, r *http.Request, began time.Time) {
 	}
 	s.AccessLog.add(&access{client: clientIP(r), protocol: r.Proto, method: r.Method, host: r.Host,
 		target: r.RequestURI, site: w.site, cache: Outcome(w.cache), referer: r.Header.Get("Referer"),
-		agent: r.Header.Get("User-Agent"), status: w.status, bytes: w.bytes, began: began})
+		agent: r.Header.Get("User-Agent"), id: w.id, status: w.status, bytes: w.bytes, began: began})
 }
 
 // logAccess logs a request of the hit lane.

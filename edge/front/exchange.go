@@ -48,6 +48,7 @@ type Exchange struct {
 	load     *int          // of that list
 	place    *list.Element // in list, or nil; the watchdog's mu guards these four
 	cache    httpcache.Status
+	id       string // of a request that got an error page; in the access log
 }
 
 // WriteHeader sends the header block of a final or an interim response.

@@ -163,13 +163,12 @@ func (s *Server) LogRefusal(r *http.Request, status int, why string) {
 // Fail answers with an error of the edge itself.
 func (x *Exchange) Fail(status int, st httpcache.Status) {
 	h := x.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	h["Cache-Status"] = []string{string(st.Append(nil, x.server.Name))}
-	text := http.StatusText(status) + ": " + st.Detail + "\n"
-	h.Set("Content-Length", strconv.Itoa(len(text)))
+	body := x.ErrorBody(status, st.Detail)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.WriteHeader(status)
 	if x.Request.Method != http.MethodHead {
-		_, _ = x.Write([]byte(text))
+		_, _ = x.Write(body)
 	}
 }

@@ -117,6 +117,29 @@ func normaliseAccept(lines []string) string {
 	return string(b)
 }
 
+// PreferredType returns the media type among offered that Accept names with the highest weight: the
+// first one of several with the same weight. It returns "" if Accept names none of them. Ranges such
+// as text/* count for nothing, as clients that send them take any text (RFC 9110, section 12.5.1).
+func PreferredType(accept []string, offered ...string) string {
+	preferred, most := "", 0
+	for _, m := range splitList(accept) {
+		name, params, _ := cut(m, ';')
+		weight := 1000
+		for params != "" {
+			var p string
+			p, params, _ = cut(params, ';')
+			if key, value, _ := cut(p, '='); equalFold(key, "q") {
+				weight, _ = parseWeight(value)
+			}
+		}
+		i := slices.IndexFunc(offered, func(o string) bool { return equalFold(o, name) })
+		if i >= 0 && (weight > most || weight == most && weight > 0 && i < slices.Index(offered, preferred)) {
+			preferred, most = offered[i], weight
+		}
+	}
+	return preferred
+}
+
 // parseWeight parses a qvalue (RFC 9110, section 12.4.2). The result is in thousandths.
 func parseWeight(s string) (int, bool) {
 	whole, fraction, _ := strings.Cut(s, ".")

@@ -219,3 +219,22 @@ func TestLongVaryValues(t *testing.T) {
 		t.Error("a long value is mixed up with another one")
 	}
 }
+
+func TestPreferredType(t *testing.T) {
+	for accept, want := range map[string]string{
+		"":    "",
+		"*/*": "",
+		"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "text/html",
+		"application/json": "application/json",
+		"application/json;q=0.5, text/html;level=1;q=0.4": "application/json",
+		"application/json, text/html":                     "text/html",
+		"TEXT/HTML;q=0, application/json;q=0.001":         "application/json",
+		"text/html;q=nonsense":                            "",
+		"text/*, application/*":                           "",
+		", ;q=1, text/html;":                              "text/html",
+	} {
+		if got := PreferredType([]string{accept}, "text/html", "application/json"); got != want {
+			t.Errorf("%q: %q, want %q", accept, got, want)
+		}
+	}
+}
