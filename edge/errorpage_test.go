@@ -28,7 +28,8 @@ func testErrorPages(t *testing.T, p protocol) {
 	const browser = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 	for _, c := range []struct{ path, accept, host, contentType, body string }{
 		{"/a", "Accept: */*", "www.example", "text/plain; charset=utf-8", "^Bad Gateway: connection-error\n$"},
-		{"/a", browser, "www.example", "text/html; charset=utf-8", "<h1>.*502 Bad Gateway.*</h1>(?s:.*)<dd>www.example</dd>"},
+		{"/a", browser, "www.example", "text/html; charset=utf-8",
+			"<h1>.*502 Bad Gateway.*</h1>(?s:.*)<dd>www.example</dd>"},
 		{"/own", browser, "www.example", "text/plain; charset=utf-8", "^the origin's own page$"},
 		{"/a", browser, "none.example", "text/html; charset=utf-8", "421 Misdirected Request"},
 		{"/a", "Accept: application/json", "www.example", problemJSON,

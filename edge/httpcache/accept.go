@@ -118,8 +118,8 @@ func normaliseAccept(lines []string) string {
 }
 
 // PreferredType returns the media type among offered that Accept names with the highest weight: the
-// first one of several with the same weight. It returns "" if Accept names none of them. Ranges such
-// as text/* count for nothing, as clients that send them take any text (RFC 9110, section 12.5.1).
+// first one of several with the same weight. It returns "" if Accept names none of them. Ranges
+// such as text/* don't count: clients that send them take any text (RFC 9110, section 12.5.1).
 func PreferredType(accept []string, offered ...string) string {
 	preferred, most := "", 0
 	for _, m := range splitList(accept) {
