@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/front/http2"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
@@ -82,11 +83,49 @@ func (hpackForm) appendPart(b []byte, part httpcache.Range, size int64) []byte {
 }
 
 func (hpackForm) appendLast(b []byte, age time.Duration, st httpcache.Status, name string, date time.Time) []byte {
-	var text [512]byte
-	b = http2.AppendPlain(b, "age", strconv.AppendInt(text[:0], int64(age/time.Second), 10))
-	b = http2.AppendPlain(b, "cache-status", st.Append(text[:0], name))
+	var room [512]byte
+	v := changingOf(room[:0], age, st, name, date)
+	b = http2.AppendPlain(http2.AppendPlain(b, "age", v.age), "cache-status", v.status)
+	if len(v.date) > 0 {
+		b = http2.AppendPlain(b, "date", v.date)
+	}
+	return b
+}
+
+// changing has the values of the fields that change.
+type changing struct{ age, status, date []byte }
+
+// changingOf appends the values to b.
+func changingOf(b []byte, age time.Duration, st httpcache.Status, name string, date time.Time) changing {
+	b = strconv.AppendInt(b, int64(age/time.Second), 10)
+	n := len(b)
+	b = st.Append(b, name)
+	m := len(b)
 	if !date.IsZero() {
-		b = http2.AppendPlain(b, "date", date.UTC().AppendFormat(text[:0], http.TimeFormat))
+		b = date.UTC().AppendFormat(b, http.TimeFormat)
+	}
+	return changing{b[:n], b[n:m], b[m:]}
+}
+
+// qpackForm is the headForm of HTTP/3. It uses entries of QPACK's static table and literals.
+type qpackForm struct{}
+
+func (qpackForm) render(status int, fields http.Header) []byte {
+	return slices.Clip(front.RenderQPACK(status, fields))
+}
+
+func (qpackForm) appendPart(b []byte, part httpcache.Range, size int64) []byte {
+	var text [80]byte
+	b = front.AppendQPACK(b, "content-range", appendContentRange(text[:0], part, size))
+	return front.AppendQPACK(b, "content-length", strconv.AppendInt(text[:0], part.Length, 10))
+}
+
+func (qpackForm) appendLast(b []byte, age time.Duration, st httpcache.Status, name string, date time.Time) []byte {
+	var room [512]byte
+	v := changingOf(room[:0], age, st, name, date)
+	b = front.AppendQPACK(front.AppendQPACK(b, "age", v.age), "cache-status", v.status)
+	if len(v.date) > 0 {
+		b = front.AppendQPACK(b, "date", v.date)
 	}
 	return b
 }

@@ -157,6 +157,8 @@ func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, c *front.
 	way := &r.hits[0]
 	var form headForm = textForm{}
 	switch {
+	case c.Major == 3:
+		way, form = &r.hits[3], qpackForm{}
 	case c.Major == 2:
 		way, form = &r.hits[2], hpackForm{}
 	case c.Secure:
@@ -164,7 +166,7 @@ func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, c *front.
 	}
 	h := way.Load()
 	if h == nil || h.site != site {
-		if h = s.newLaneHit(&entry{o, *r.response}, site, c.Secure, form); h != nil {
+		if h = s.newLaneHit(&entry{o, *r.response}, site, c, form); h != nil {
 			way.Store(h)
 		}
 	}
@@ -221,7 +223,7 @@ func selecting(q *front.Request, variants []httpcache.Variant) http.Header {
 
 // newLaneHit renders an entry. It returns nil if the entry is not for the lane, which only has
 // responses that are sent unchanged until they are stale.
-func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool, form headForm) *laneHit {
+func (s *Hits) newLaneHit(e *entry, site *site.Site, c *front.Conn, form headForm) *laneHit {
 	if e.Status != http.StatusOK || e.size >= 0 || len(e.Unvalidated()) > 0 || e.Header["Trailer"] != nil {
 		return nil
 	}
@@ -237,11 +239,13 @@ func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool, form headForm)
 	x.setHeader(fields, e.Stored)
 	delete(fields, "Age")
 	delete(fields, "Cache-Status")
-	if !secure {
+	if !c.Secure {
 		delete(fields, "Strict-Transport-Security")
 	} else {
-		for name, lines := range s.AltSvc {
-			fields[name] = lines
+		if c.Major < 3 {
+			for name, lines := range s.AltSvc {
+				fields[name] = lines
+			}
 		}
 		if site.HSTS != "" {
 			fields["Strict-Transport-Security"] = []string{site.HSTS}
@@ -295,7 +299,7 @@ func (h *laneHit) appendChanging(b []byte, name string, key httpcache.Key, now t
 type record struct {
 	response *response                  // nil if it is malformed, or a list of variants
 	variants []httpcache.Variant        // nil if it is none
-	hits     [3]atomic.Pointer[laneHit] // plain, TLS, HTTP/2
+	hits     [4]atomic.Pointer[laneHit] // plain, TLS, HTTP/2, HTTP/3
 }
 
 func recordOf(o *storage.Object) *record {

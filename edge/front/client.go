@@ -37,6 +37,7 @@ type client struct {
 	cut              func() error                 // closes the connection
 	reset            func()                       // makes the close a TCP reset
 	fields           *fieldWatch                  // of HTTP/3; otherwise nil
+	memo             memo                         // of the hit lane of HTTP/3
 	share            *share                       // of its network; nil if that is not limited
 	parked           atomic.Int64                 // bytes that the windows of its requests admit
 
@@ -132,7 +133,7 @@ func (c *client) countRequest(r *http.Request) int {
 // answered is called when a request has ended. It closes the connection of a client that resets
 // most of its requests soon after it sent them, because that is an attack (CVE-2023-44487).
 func (c *client) answered(r *http.Request, w *Exchange, flooding prometheus.Counter) {
-	if c == nil || r.ProtoMajor < 2 || r.Context().Err() == nil || w.bytes >= resetBytes {
+	if c == nil || r.ProtoMajor < 2 || w.whole || r.Context().Err() == nil || w.bytes >= resetBytes {
 		return
 	}
 	resetting := c.resetting.Load()

@@ -25,6 +25,5 @@
 // finishes the requests under way for DrainTimeout, then cuts off and counts the rest.
 //
 // Other edges connect to a listener of their own (peers.go, peerlistener.go), with TLS and
-// certificates on
-// both sides. They are trusted; Exchange.Peer marks their requests.
+// certificates on both sides. They are trusted; Exchange.Peer marks their requests.
 package front

@@ -33,6 +33,7 @@ type Exchange struct {
 	changes []func(http.Header)
 	plain   bool // the client came without TLS
 	unsized bool // the answer is to a HEAD over HTTP/3
+	whole   bool // the hit lane has sent the response, and closed the stream
 
 	client   *client                 // nil if its connection is not limited
 	body     *requestBody            // of the request; nil if it has none
@@ -119,7 +120,9 @@ func (r *Exchange) FlushError() error {
 // HTTP/1.1 that is the end of a body, or a small response as a whole. It waits if the client hasn't
 // read earlier responses. net/http resets the deadline before the next request.
 func (r *Exchange) end(within time.Duration) {
-	_ = r.control.SetWriteDeadline(time.Now().Add(within))
+	if !r.whole {
+		_ = r.control.SetWriteDeadline(time.Now().Add(within))
+	}
 }
 
 // linger reads on for a client that still sends its body. Otherwise the client might not see the

@@ -167,31 +167,43 @@ func (a *readyAnswer) Done(sent int64, _ bool) {
 // bytes. It returns false if the request is not for the lane. The fields of q refer to those of r.
 func (q *Request) take(r *http2.Request) (size int, ok bool) {
 	q.Head, q.Target, q.Host = r.Method == http.MethodHead, bytesOf(r.Path), bytesOf(r.Authority)
-	q.Conditional, q.Range, q.count, q.oneCookie = false, nil, len(r.Fields), true
-	n := len(q.Target)
-	if r.Scheme != "https" || n == 0 || n > MaxURL || q.Target[0] != '/' || targetLength(q.Target) != n ||
-		n > 1 && (q.Target[1] == '/' || q.Target[1] == '.' || q.Target[1] == '%') ||
-		!isPlainHost(q.Host) || len(r.Fields) > len(q.fields) {
+	q.Conditional, q.Range, q.count, q.oneCookie = false, nil, 0, true
+	if r.Scheme != "https" || !isPlainTarget(q.Target) || !isPlainHost(q.Host) || len(r.Fields) > len(q.fields) {
 		return 0, false
 	}
-	for i, f := range r.Fields {
-		name, value := bytesOf(f.Name), bytesOf(f.Value)
-		switch useOf(name) {
-		case useNone:
-		case useCondition:
-			q.Conditional = true
-		case useRange:
-			if q.Range != nil || len(value) == 0 {
-				return 0, false
-			}
-			q.Range = value
-		default:
+	for _, f := range r.Fields {
+		if !q.add(bytesOf(f.Name), bytesOf(f.Value)) {
 			return 0, false
 		}
-		q.fields[i] = laneField{name, value}
-		size += len(name) + len(value) + 4
+		size += len(f.Name) + len(f.Value) + 4
 	}
-	return size + len(r.Method) + len(r.Authority) + n, true
+	return size + len(r.Method) + len(r.Authority) + len(r.Path), true
+}
+
+// isPlainTarget reports whether a target is one for the lane; see Read.
+func isPlainTarget(b []byte) bool {
+	n := len(b)
+	return n > 0 && n <= MaxURL && b[0] == '/' && targetLength(b) == n &&
+		(n == 1 || b[1] != '/' && b[1] != '.' && b[1] != '%')
+}
+
+// add adds a field line, for which there is room. It returns false if the field is not for the lane.
+func (q *Request) add(name, value []byte) bool {
+	switch useOf(name) {
+	case useNone:
+	case useCondition:
+		q.Conditional = true
+	case useRange:
+		if q.Range != nil || len(value) == 0 {
+			return false
+		}
+		q.Range = value
+	default:
+		return false
+	}
+	q.fields[q.count] = laneField{name, value}
+	q.count++
+	return true
 }
 
 // bytesOf returns the bytes of a string without a copy. The caller must not change them.

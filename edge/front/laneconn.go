@@ -22,19 +22,28 @@ func (c *laneConn) begin() {
 			c.end()
 			return
 		}
-		state := t.ConnectionState()
-		if state.NegotiatedProtocol == "h2" && c.lane.http2 != nil {
+		protocol, name := negotiated(t)
+		switch {
+		case protocol == "h2" && c.lane.http2 != nil:
 			c.serveHTTP2(t)
 			return
-		}
-		if p := state.NegotiatedProtocol; p != "" && p != "http/1.1" {
+		case protocol != "" && protocol != "http/1.1":
 			c.handOff(t)
 			return
 		}
-		c.from = Conn{Secure: true, ServerName: state.ServerName}
+		c.from = Conn{Secure: true, ServerName: name}
 		c.tls, conn = t, t
 	}
 	c.serve(conn)
+}
+
+// negotiated returns the protocol of a connection, and the server name that the client sent. A
+// ConnectionState on the stack of an idle connection would make the stack twice as large.
+//
+//go:noinline
+func negotiated(t *tls.Conn) (protocol, serverName string) {
+	state := t.ConnectionState()
+	return state.NegotiatedProtocol, state.ServerName
 }
 
 // recover closes a connection whose goroutine panics, as net/http does.
@@ -48,9 +57,14 @@ func (c *laneConn) recover() {
 // handshake does the TLS handshake. It returns nil if that fails.
 func (c *laneConn) handshake() *tls.Conn {
 	conn := tls.Server(c.clientConn, c.lane.tls)
-	ctx, cancel := context.WithTimeout(context.Background(), HeaderTimeout)
-	defer cancel()
-	err := conn.HandshakeContext(ctx)
+	// A context would cost a goroutine, and crypto/tls would keep it as long as the connection.
+	err := c.SetDeadline(time.Now().Add(HeaderTimeout))
+	if err == nil {
+		err = conn.HandshakeContext(context.Background())
+	}
+	if err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
 	if err == nil {
 		return conn
 	}

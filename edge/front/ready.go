@@ -1,6 +1,9 @@
 package front
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Ready finds responses that can be sent as they are, whole or in part. The hit lane calls it once
 // for each request.
@@ -22,11 +25,29 @@ type Conn struct {
 
 // Hit is a response that is ready to be sent.
 type Hit struct {
-	Head     []byte // the header block, with the empty line at its end; for HTTP/2 see http2.Ready
+	Head     []byte // the header block, with the empty line at its end; for HTTP/2 see http2.Ready, for HTTP/3 RenderQPACK
 	Body     []byte // nil if there is none, as in a 304 or the response to a HEAD
 	File     Body   // replaces Body if the body is in files; otherwise nil
 	Status   int
 	Site     string // its name
 	Priority string // the value of the Priority field (RFC 9218); "" if there is none
 	Counters *Counters
+}
+
+// memo is a Conn.Memo that requests of one connection share, which are handled at the same time.
+type memo struct{ of atomic.Pointer[any] }
+
+// Load returns the value that was stored last, or nil.
+func (m *memo) Load() any {
+	if p := m.of.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Store stores a value, unless it is the one that is stored.
+func (m *memo) Store(v any) {
+	if p := m.of.Load(); p == nil || *p != v {
+		m.of.Store(&v)
+	}
 }

@@ -104,10 +104,12 @@ func (x *Exchange) prepare(s *Server, w http.ResponseWriter, from *client) {
 	}
 }
 
-// answer calls the Handler. A panic ends this request only.
+// answer calls the Handler, if the hit lane has no response. A panic ends this request only.
 func (s *Server) answer(x *Exchange) {
 	defer s.recovered(x)
-	s.Handler.Answer(x)
+	if x.Request.ProtoMajor != 3 || !s.answerHTTP3(x) {
+		s.Handler.Answer(x)
+	}
 }
 
 // recovered is deferred around the Handler. After a panic, the client gets a 500, or the response

@@ -142,6 +142,17 @@ func (s *Server) panicked(r *http.Request, p any) {
 // (RFC 9113, 3.3).
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 	s.init()
+	c := s.open(ctx, nc)
+	if !s.add(c) {
+		_ = nc.Close()
+		return
+	}
+	defer s.remove(c)
+	c.serve()
+}
+
+// open makes a conn.
+func (s *Server) open(ctx context.Context, nc net.Conn) *conn {
 	var secure *tls.ConnectionState
 	if t, ok := nc.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		state := t.ConnectionState()
@@ -152,13 +163,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 	if s.ConnContext != nil {
 		ctx = s.ConnContext(ctx, nc)
 	}
-	c := newConn(ctx, s, nc, secure)
-	if !s.add(c) {
-		_ = nc.Close()
-		return
-	}
-	defer s.remove(c)
-	c.serve()
+	return newConn(ctx, s, nc, secure)
 }
 
 func (s *Server) add(c *conn) bool {
