@@ -61,6 +61,7 @@ const (
 	idle  how = "idle"  // connections that stay idle
 	churn how = "churn" // hits, while other objects come and go
 	slow  how = "slow"  // clients that read one large object slowly
+	page  how = "page"  // a browser loads a page
 )
 
 const (
@@ -79,6 +80,7 @@ var (
 	caches    = []string{"kaiku", "nginx", "varnish", "trafficserver"}
 	overTLS   = []string{"kaiku", "nginx", "trafficserver", "caddy"}
 	overQUIC  = []string{"kaiku", "caddy"}
+	inBrowser = []string{"kaiku", "nginx", "caddy"}
 	sizeNames = map[int64]string{200: "200 bytes", kib: "1 KiB", 8 * kib: "8 KiB", 32 * kib: "32 KiB",
 		64 * kib: "64 KiB", mib: "1 MiB",
 		gib: "1 GiB", 20 * gib: "20 GiB"}
@@ -118,6 +120,11 @@ func namedCases() []testCase {
 		c := hit("http1", "", kib, count, conns, 1, []string{"kaiku", "nginx"})
 		c.Name, c.Title, c.Setup = "growth/"+name, "growth: hits of 1 KiB, "+title, with
 		return c
+	}
+	load := func(proto, title string, peers []string) testCase {
+		return testCase{Name: "page/" + proto, Setup: inRAM, Proto: proto, Size: 20 * kib, Count: pagePictures, How: page,
+			Title: fmt.Sprintf("a page with %d pictures in Chromium, %s, %v each way", pagePictures, title, pageDelay),
+			Conns: 1, Streams: 1, Status: 200, Body: 20 * kib, Peers: peers}
 	}
 	return []testCase{
 		hit("http3", "HTTP/3", kib, 100, 8, 8, overQUIC),
@@ -159,6 +166,9 @@ func namedCases() []testCase {
 		{Name: "http1/slow", Title: "memory of each of 1,000 slow clients of an object of 20 GiB", Setup: vast,
 			Proto: "http1", Size: 20 * gib, Count: 1, Conns: slowConns, How: slow, Status: 206,
 			Peers: []string{"kaiku"}},
+		load("tls1", "HTTP/1.1", inBrowser),
+		load("http2", "HTTP/2", inBrowser),
+		load("http3", "HTTP/3", overQUIC),
 		grow("conns-1", "1 connection", inRAM, 100, 1),
 		grow("conns-100", "100 connections", inRAM, 100, 100),
 		grow("conns-10000", "10,000 connections", inRAM, 100, idleConns),
@@ -189,6 +199,9 @@ type sample struct {
 	// Conn is the memory of one connection in bytes, in the cases that measure it: what an idle
 	// connection adds to RSS, or what a slow client adds to Anonymous.
 	Conn float64 `json:"bytes_per_idle_connection,omitempty"`
+	// Paint and Last are for the page the times to the first paint and to the last picture.
+	Paint float64 `json:"first_paint_us,omitempty"`
+	Last  float64 `json:"last_picture_us,omitempty"`
 }
 
 // outcome is what the load generator reports.

@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	before := flags.String("before", "", "another version of it, to measure beside it")
 	caddy := flags.String("caddy", "bin/caddy", "Caddy, built in bench/caddy")
 	cases := flags.String("cases", "^(http|tls)",
-		"a regular expression: which cases; growth/ takes a quarter of an hour more")
+		"a regular expression: which cases; growth/ takes a quarter of an hour more, page/ needs chromium")
 	peers := flags.String("peers", "", "which peers, separated by commas; all if empty")
 	skip := flags.Bool("skip-missing", false, "go on without peers that are not installed")
 	list := flags.Bool("list", false, "list the cases")

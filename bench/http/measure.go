@@ -27,6 +27,8 @@ func (b *bench) measure(ctx context.Context, i *instance, c testCase) (m sample,
 		return b.measureIdle(ctx, i, c)
 	case slow:
 		return b.measureSlow(ctx, i, c)
+	case page:
+		return b.measurePage(ctx, i, c)
 	}
 	background := func() error { return nil }
 	if c.How == churn {
@@ -129,7 +131,7 @@ func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 			return err
 		}
 	}
-	if c.How != idle && c.How != slow && !c.misses() {
+	if c.How != idle && c.How != slow && c.How != page && !c.misses() {
 		if _, err := short.load(ctx, i, c); err != nil {
 			return err
 		}
@@ -180,6 +182,11 @@ func eachPart(ctx context.Context, i *instance, c testCase) error {
 
 // writeFiles writes the files that Caddy serves.
 func (b *bench) writeFiles(c testCase) error {
+	for path := range pageTypes {
+		if err := os.WriteFile(filepath.Join(b.files, path), []byte(b.origin.pageFile(path)), 0o644); err != nil {
+			return err
+		}
+	}
 	for n := range c.Count {
 		o := object{c.Size, int64(n)}
 		path := filepath.Join(b.files, o.path())

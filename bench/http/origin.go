@@ -20,6 +20,7 @@ type origin struct {
 	server http.Server
 	// hot counts requests for objects below coldFrom; cold counts the others.
 	hot, cold atomic.Int64
+	loaded    chan loaded // reports of the page
 }
 
 // coldFrom is the number of the first object that no case requests twice.
@@ -35,7 +36,7 @@ func newOrigin() (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &origin{addr: l.Addr().String()}
+	o := &origin{addr: l.Addr().String(), loaded: make(chan loaded, 1)}
 	o.server.Handler = o
 	go func() { _ = o.server.Serve(l) }() // until the program ends
 	return o, nil
@@ -43,6 +44,9 @@ func newOrigin() (*origin, error) {
 
 // ServeHTTP answers a peer.
 func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if o.servePage(w, r) {
+		return
+	}
 	obj, err := parseObject(r.URL.Path)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)

@@ -23,10 +23,12 @@ type result struct {
 // ratio is Kaiku's figure divided by that of another peer, for each round: minimum, median
 // and maximum.
 type ratio struct {
-	CPU  spread `json:"cpu"`
-	Rate spread `json:"requests_per_second"`
-	P99  spread `json:"p99"`
-	Conn spread `json:"bytes_per_idle_connection,omitzero"`
+	CPU   spread `json:"cpu"`
+	Rate  spread `json:"requests_per_second"`
+	P99   spread `json:"p99"`
+	Conn  spread `json:"bytes_per_idle_connection,omitzero"`
+	Paint spread `json:"first_paint,omitzero"`
+	Last  spread `json:"last_picture,omitzero"`
 }
 
 type spread struct{ Min, Median, Max float64 }
@@ -57,13 +59,15 @@ func over(rounds []sample, of func(sample) float64) spread {
 	return spreadOf(all)
 }
 
-func cpuOf(m sample) float64  { return m.CPU }
-func rateOf(m sample) float64 { return m.Rate }
-func p50Of(m sample) float64  { return m.P50 }
-func p99Of(m sample) float64  { return m.P99 }
-func busyOf(m sample) float64 { return m.Busy }
-func connOf(m sample) float64 { return m.Conn }
-func rssOf(m sample) float64  { return float64(m.RSS) }
+func cpuOf(m sample) float64   { return m.CPU }
+func rateOf(m sample) float64  { return m.Rate }
+func p50Of(m sample) float64   { return m.P50 }
+func p99Of(m sample) float64   { return m.P99 }
+func busyOf(m sample) float64  { return m.Busy }
+func connOf(m sample) float64  { return m.Conn }
+func rssOf(m sample) float64   { return float64(m.RSS) }
+func paintOf(m sample) float64 { return m.Paint }
+func lastOf(m sample) float64  { return m.Last }
 
 func newReport(results []result, servers []server) report {
 	r := report{Time: time.Now().UTC().Format(time.RFC3339), Versions: map[string]string{}, Results: results}
@@ -93,7 +97,8 @@ func (r *result) compare() {
 			}
 			return spreadOf(all)
 		}
-		r.Ratios[name] = ratio{CPU: div(cpuOf), Rate: div(rateOf), P99: div(p99Of), Conn: div(connOf)}
+		r.Ratios[name] = ratio{CPU: div(cpuOf), Rate: div(rateOf), P99: div(p99Of), Conn: div(connOf),
+			Paint: div(paintOf), Last: div(lastOf)}
 	}
 }
 
@@ -129,9 +134,12 @@ func (r report) print(w io.Writer) error {
 	for _, res := range r.Results {
 		fmt.Fprintf(w, "\n%s (%s)\n", res.Case.Title, res.Case.Name)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		if res.Case.ofMemory() {
+		switch {
+		case res.Case.ofMemory():
 			fmt.Fprint(t, "peer\tversion\tbytes/connection\tRSS MiB\tkaiku/peer\t\n")
-		} else {
+		case res.Case.How == page:
+			fmt.Fprint(t, "peer\tversion\tfirst paint ms\tlast picture ms\tkaiku/peer: paint\tlast\t\n")
+		default:
 			fmt.Fprint(t, "peer\tversion\tCPU µs/request\trequests/s\tbusy\tp50 µs\tp99 µs\tat origin\tRSS MiB\tkaiku/peer: CPU\trequests/s\tp99\t\n")
 		}
 		for _, name := range res.Case.Peers {
@@ -172,6 +180,17 @@ func (r *result) line(w io.Writer, name, version string) {
 			fmt.Fprint(w, ratio.Conn)
 		}
 		fmt.Fprint(w, "\t\n")
+		return
+	}
+	if r.Case.How == page {
+		paint, last := over(rounds, paintOf), over(rounds, lastOf)
+		fmt.Fprintf(w, "%.0f (%.0f–%.0f)\t%.0f (%.0f–%.0f)\t", paint.Median/1000, paint.Min/1000, paint.Max/1000,
+			last.Median/1000, last.Min/1000, last.Max/1000)
+		if compared {
+			fmt.Fprintf(w, "%v\t%v\t\n", ratio.Paint, ratio.Last)
+		} else {
+			fmt.Fprint(w, "\t\t\n")
+		}
 		return
 	}
 	var origin int64

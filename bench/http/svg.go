@@ -61,8 +61,11 @@ func versions(r report) string {
 // panel draws one case. It returns the height.
 func panel(w *bytes.Buffer, r *result, x, y int) int {
 	of, unit := cpuOf, "µs"
-	if r.Case.ofMemory() {
+	switch {
+	case r.Case.ofMemory():
 		of, unit = func(m sample) float64 { return m.Conn / kib }, "KiB"
+	case r.Case.How == page:
+		of, unit = func(m sample) float64 { return m.Last / 1000 }, "ms"
 	}
 	var most, own float64
 	for name, rounds := range r.Samples {
