@@ -9,10 +9,10 @@ import (
 
 // Hits over HTTP/3 are answered by the lane as they are by the ordinary path.
 func TestHitsOfHTTP3(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
+	t.Parallel()
 	e := newSecure(t, originOfHits, 1)
 	ordinary := newSecure(t, originOfHits, 1, func(s *Server, _ *site.Site) { s.NoHitLane = true })
-	client, other := e.newClientOf("h3"), ordinary.newClientOf("h3")
+	client, other := e.newClientOf(protoHTTP3), ordinary.newClientOf(protoHTTP3)
 	for _, c := range http2Hits {
 		name := fmt.Sprintf("%s %.20s %q", c.method, c.path, c.fields)
 		for range 3 {

@@ -122,7 +122,8 @@ func namedCases() []testCase {
 		return c
 	}
 	load := func(proto, title string, peers []string) testCase {
-		return testCase{Name: "page/" + proto, Setup: inRAM, Proto: proto, Size: 20 * kib, Count: pagePictures, How: page,
+		return testCase{Name: "page/" + proto, Setup: inRAM, Proto: proto, Size: 20 * kib, Count: pagePictures,
+			How:   page,
 			Title: fmt.Sprintf("a page with %d pictures in Chromium, %s, %v each way", pagePictures, title, pageDelay),
 			Conns: 1, Streams: 1, Status: 200, Body: 20 * kib, Peers: peers}
 	}

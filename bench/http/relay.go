@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// relay is a way to a peer on which each byte takes a while, over TCP and UDP. It loses nothing, and
+// relay is a way to a peer on which each byte takes a while, over TCP and UDP. It loses nothing,
+// and
 // has no limit of bandwidth. It acknowledges TCP itself, so that TCP's slow start costs no time.
 // QUIC's does.
 type relay struct {

@@ -10,7 +10,9 @@
 // write. For anything else it hands the connection off to net/http. net/http and quic-go call
 // Server.Do, which makes an Exchange of the request. Do checks the target, finds out whether there
 // is a body (message.go), and limits what the request may hold (underway.go, parked.go). Then the
-// Handler answers. Do counts and logs the request when that is over.
+// Handler answers. Do counts and logs the request when that is over. Over HTTP/3 the lane comes
+// just
+// before the Handler (http3ready.go).
 //
 // # What the Handler can rely on
 //

@@ -187,7 +187,8 @@ func isPlainTarget(b []byte) bool {
 		(n == 1 || b[1] != '/' && b[1] != '.' && b[1] != '%')
 }
 
-// add adds a field line, for which there is room. It returns false if the field is not for the lane.
+// add adds a field line, for which there is room. It returns false if the field is not for the
+// lane.
 func (q *Request) add(name, value []byte) bool {
 	switch useOf(name) {
 	case useNone:
