@@ -25,7 +25,9 @@ type Conn struct {
 
 // Hit is a response that is ready to be sent.
 type Hit struct {
-	Head     []byte // the header block, with the empty line at its end; for HTTP/2 see http2.Ready, for HTTP/3 RenderQPACK
+	// Head is the header block, with the empty line at its end. For HTTP/2 see http2.Ready, and for
+	// HTTP/3 RenderQPACK.
+	Head     []byte
 	Body     []byte // nil if there is none, as in a 304 or the response to a HEAD
 	File     Body   // replaces Body if the body is in files; otherwise nil
 	Status   int
