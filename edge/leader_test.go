@@ -57,3 +57,37 @@ func TestSlowLeaderHoldsUpNobody(t *testing.T) {
 	wantRest(t, resp.Body, "body")
 	e.wantHits(1)
 }
+
+// TestOneWriteOfAMiss has a client see the header block and the body of a small miss in one read,
+// as
+// the edge writes them in one.
+func TestOneWriteOfAMiss(t *testing.T) {
+	t.Parallel()
+	body := strings.Repeat("0123456789abcdef", 384) // more than net/http buffers
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nCache-Control: "+r.URL.Query().Get("cc")+
+			"\r\nContent-Length: 6144\r\nConnection: close\r\n\r\n"+body) // also in one write
+	})
+	for _, cc := range []string{"max-age=60", "no-store"} {
+		conn, err := net.Dial("tcp", e.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /a?cc="+cc+" HTTP/1.1\r\nHost: www.example\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 64<<10)
+		n, err := conn.Read(got)
+		if err != nil || !strings.HasPrefix(string(got[:n]), "HTTP/1.1 200 ") ||
+			!strings.HasSuffix(string(got[:n]), body) {
+			t.Errorf("%s: one read has %d bytes, %v", cc, n, err)
+		}
+	}
+}

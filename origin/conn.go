@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -119,6 +120,7 @@ func (p *Pool) dial(ctx context.Context, network string, b *backend) (net.Conn, 
 // conn is a TCP connection to a server. Its writes time out after writeTimeout.
 type conn struct {
 	net.Conn
+	raw          syscall.RawConn // of Conn; nil if that is no socket
 	writeTimeout time.Duration
 	uncount      func()
 	readEnded    chan struct{} // closed once nothing more can be read
@@ -144,8 +146,13 @@ const (
 
 func (p *Pool) newConn(c net.Conn) *conn {
 	unread := make(chan struct{})
+	var raw syscall.RawConn
+	if sc, ok := c.(syscall.Conn); ok {
+		raw, _ = sc.SyscallConn() // without it, a closed connection is noticed when it is used
+	}
 	return &conn{
 		Conn:         c,
+		raw:          raw,
 		writeTimeout: p.BetweenBytesTimeout,
 		readEnded:    unread,
 		endRead:      sync.OnceFunc(func() { close(unread) }),

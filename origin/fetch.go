@@ -247,32 +247,14 @@ func (p *Pool) discardPending(results <-chan result, pending int) {
 func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, o *FetchOptions,
 	pl *place) result {
 	b := pl.b
-	sent := false
-	var reqBody *requestBody
-	var used *conn
-	to := progress{
-		connected: func(c *conn, reused bool) {
-			used, sent = c, true
-			p.connected(pl, c, reused)
-		},
-		unsent: func() { sent = false },
-		interim: func(status int, h http.Header) error {
-			if status == http.StatusContinue {
-				reqBody.wantBody()
-			}
-			if o.Interim != nil {
-				o.Interim(status, h)
-			}
-			return nil
-		},
-	}
 	out := p.request(ctx, r, b)
-	reqBody = p.watchRequestBody(out, pl, cancel)
+	reqBody := p.watchRequestBody(out, pl, cancel)
+	to := &sending{p: p, pl: pl, o: o, reqBody: reqBody}
 	began := time.Now()
 	resp, err := b.transport.Load().roundTrip(out, to)
 	reqBody.stopWatch()
 	if err == nil {
-		used.learnKeepAlive(resp)
+		to.used.learnKeepAlive(resp)
 		b.spares.learnClose(resp)
 		res := result{b: b, resp: resp, sent: true}
 		res.unproven, res.needsProof = p.roundTripDone(pl, reqBody, resp, began)
@@ -287,10 +269,10 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 	default:
 		fault = requestFault(err, reqBody)
 	}
-	unproven := p.roundTripFailed(ctx, pl, err, fault, sent)
+	unproven := p.roundTripFailed(ctx, pl, err, fault, to.sent)
 	cancel(nil)
 	p.release(pl)
-	return result{b: b, err: cmp.Or(fault, err), sent: sent, unproven: unproven}
+	return result{b: b, err: cmp.Or(fault, err), sent: to.sent, unproven: unproven}
 }
 
 // connected records that the transport got a connection for a request.

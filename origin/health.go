@@ -105,15 +105,14 @@ func (p *Pool) probeOnce(ctx context.Context, b *backend, t *transport) (refused
 	if host == "" {
 		host = b.URL.Host
 	}
-	connected := false
-	to := progress{connected: func(*conn, bool) { connected = true }, unsent: func() {}}
+	to := &probeProgress{}
 	r := &http.Request{
 		Method: http.MethodGet, URL: target, Host: host, Header: http.Header{"User-Agent": {"kaiku-health"}},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	resp, err := t.roundTrip(p.request(ctx, r, b), to)
 	if err != nil {
-		return refuses(err, connected), err
+		return refuses(err, to.hasConnected), err
 	}
 	defer resp.Body.Close()
 	switch {

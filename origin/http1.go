@@ -12,7 +12,6 @@ import (
 	"net/textproto"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -152,6 +151,7 @@ type http1Exchange struct {
 	stop     func() bool // ends the watch of the request's context
 	upload   *upload     // nil if the request has no body
 	body     io.Reader   // of the response
+	length   int64       // of the body; -1 if unknown
 	reusable bool        // the connection may have further requests if the body is read to its end
 	ended    atomic.Bool
 	atEnd    atomic.Bool // the body was read to its end
@@ -171,12 +171,11 @@ func (x *http1Exchange) run(to progress) (*http.Response, error) {
 		}
 		// the server may have answered all the same
 	}
-	answerBy := func() { _ = c.conn.SetReadDeadline(time.Now().Add(c.transport.pool.FirstByteTimeout)) }
 	if hasBody(x.r) {
-		x.upload = newUpload(x, answerBy)
+		x.upload = newUpload(x, c.expectAnswer)
 		go x.upload.run() // ends with the request's body or the connection
 	} else {
-		answerBy()
+		c.expectAnswer()
 	}
 	resp, err := x.readHeader(to)
 	if err != nil {
@@ -185,6 +184,11 @@ func (x *http1Exchange) run(to progress) (*http.Response, error) {
 	x.upload.answered()
 	_ = c.conn.SetReadDeadline(time.Time{})
 	return x.accept(resp)
+}
+
+// expectAnswer sets the time limit for the header of the response.
+func (c *http1Conn) expectAnswer() {
+	_ = c.conn.SetReadDeadline(time.Now().Add(c.transport.pool.FirstByteTimeout))
 }
 
 // readHeader reads the header of the final response, and the interim responses before it.
@@ -203,10 +207,8 @@ func (x *http1Exchange) readHeader(to progress) (*http.Response, error) {
 		if resp.StatusCode < 100 || resp.StatusCode > 199 || resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, nil
 		}
-		if to.interim != nil {
-			if err := to.interim(resp.StatusCode, resp.Header); err != nil {
-				return nil, err
-			}
+		if err := to.interim(resp.StatusCode, resp.Header); err != nil {
+			return nil, err
 		}
 		if t := httptrace.ContextClientTrace(x.r.Context()); t != nil && t.Got1xxResponse != nil {
 			if err := t.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header)); err != nil {
@@ -235,7 +237,7 @@ func (x *http1Exchange) accept(resp *http.Response) (*http.Response, error) {
 		x.end(true)
 		return resp, nil
 	}
-	x.body, resp.Body = resp.Body, x
+	x.body, x.length, resp.Body = resp.Body, resp.ContentLength, x
 	return resp, nil
 }
 
@@ -286,6 +288,8 @@ func (x *http1Exchange) arrived(n int64, wait time.Duration) bool {
 		return false
 	case n <= int64(in.Buffered()):
 		return true
+	case wait == 0:
+		return false
 	}
 	_ = x.c.conn.SetReadDeadline(time.Now().Add(wait))
 	_, err := in.Peek(int(n))
@@ -314,18 +318,15 @@ func (s *switched) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// hasNoEvents reports whether poll(2) shows none of the given events for c.
+// hasNoEvents reports whether poll(2) shows none of the given events for c. It does for a
+// connection
+// that is no socket.
 func hasNoEvents(c *conn, events int16) bool {
-	sc, ok := c.Conn.(syscall.Conn)
-	if !ok {
+	if c.raw == nil {
 		return true
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
 	none := false
-	err = raw.Control(func(fd uintptr) {
+	err := c.raw.Control(func(fd uintptr) {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
 		n, err := unix.Poll(fds, 0)
 		for err == unix.EINTR { // the runtime interrupts its threads

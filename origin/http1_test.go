@@ -94,8 +94,7 @@ func FuzzResponse(f *testing.F) {
 		r := request(t, method, "/", "")
 		r.URL.Scheme, r.URL.Host = "http", "www.example"
 		r.Header.Set("Connection", "close") // as the reference sends
-		to := progress{connected: func(*conn, bool) {}, unsent: func() {}}
-		got := responseText(p.all[0].transport.Load().roundTrip(r, to))
+		got := responseText(p.all[0].transport.Load().roundTrip(r, &probeProgress{}))
 		r.Header.Del("Connection")
 		want := responseText(reference.RoundTrip(r))
 		if got != want && !strings.Contains(response, " 101") && strings.Count(response, "HTTP/") < maxInterim {

@@ -30,7 +30,7 @@ type responseBody struct {
 	ctx        context.Context // of the attempt
 	sentAt     time.Time       // when the request was sent
 	successful bool            // the status is no failure, so reading to the end is a success
-	timer      *time.Timer
+	timer      *time.Timer     // nil until a Read waits
 	stalled    atomic.Bool
 	closed     atomic.Bool
 	cancel     context.CancelCauseFunc // ends ctx
@@ -59,20 +59,34 @@ func (p *Pool) newBody(
 	if rw, ok := resp.Body.(io.ReadWriteCloser); ok && resp.StatusCode == http.StatusSwitchingProtocols {
 		return &upgraded{rw, y.finish}
 	}
-	y.timer = time.AfterFunc(p.BetweenBytesTimeout, func() {
-		y.stalled.Store(true)
-		cancel(errStalled)
-	})
-	y.timer.Stop()
 	return y
+}
+
+// startTimer limits the time that a Read waits.
+func (y *responseBody) startTimer() {
+	limit := y.pool.BetweenBytesTimeout
+	if y.timer != nil {
+		y.timer.Reset(limit)
+		return
+	}
+	y.timer = time.AfterFunc(limit, func() {
+		y.stalled.Store(true)
+		y.cancel(errStalled)
+	})
 }
 
 // Read implements io.Reader. BetweenBytesTimeout limits the wait for data, but not the time between
 // two calls.
 func (y *responseBody) Read(b []byte) (int, error) {
-	y.timer.Reset(y.pool.BetweenBytesTimeout)
+	x, ok := y.ReadCloser.(*http1Exchange)
+	waits := !ok || !x.arrived(1, 0) || x.length < 0
+	if waits {
+		y.startTimer()
+	}
 	n, err := y.ReadCloser.Read(b)
-	y.timer.Stop()
+	if waits {
+		y.timer.Stop()
+	}
 	if err != nil && y.stalled.Load() {
 		err = errStalled
 	}

@@ -38,24 +38,14 @@ var errNotHTTP2 = errors.New("the server no longer speaks HTTP/2")
 // it does a TLS handshake.
 type connectFunc func(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error)
 
-// progress is told how a request gets on.
-type progress struct {
-	// connected is called before a request is written to a connection. It is called again when the
-	// request takes another connection.
-	connected func(c *conn, reused bool)
-	// unsent is called if nothing could be written.
-	unsent func()
-	// interim is called for each interim response. An error ends the request. It may be nil.
-	interim func(status int, h http.Header) error
-}
-
 // transport sends requests to a server of a pool. The host of a request's URL becomes the SNI and
 // the name to verify; the address is the server's.
 type transport struct {
 	pool    *Pool
 	backend *backend
 	connect connectFunc
-	once    bool // each connection has one request
+	addr    string // the dialAddress of the backend's URL
+	once    bool   // each connection has one request
 	http2   *http.Transport
 	tls     *tls.Config
 	// upgradeTLS is for requests to switch to another protocol. It doesn't offer HTTP/2, which has
@@ -80,7 +70,7 @@ func (p *Pool) newTransport(b *backend, forRequests bool) *transport {
 	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS12)
 	conf.NextProtos = []string{"h2", "http/1.1"}
 	t := &transport{pool: p, backend: b, connect: p.connect, tls: conf, upgradeTLS: conf.Clone(),
-		isHTTP2: map[string]bool{}}
+		addr: dialAddress(b.URL), isHTTP2: map[string]bool{}}
 	t.upgradeTLS.NextProtos = []string{"http/1.1"}
 	if !forRequests {
 		t.connect, t.once = p.openForProbe, true
@@ -107,7 +97,10 @@ func (t *transport) roundTrip(r *http.Request, to progress) (*http.Response, err
 		closeBody(r)
 		return nil, &RequestError{err}
 	}
-	addr := dialAddress(r.URL)
+	addr := t.addr
+	if own := t.backend.URL; r.URL.Host != own.Host || r.URL.Scheme != own.Scheme {
+		addr = dialAddress(r.URL)
+	}
 	if r.URL.Scheme == "https" && !upgrades(r) && t.speaksHTTP2(addr) {
 		resp, err := t.overHTTP2(r, to, nil)
 		if !errors.Is(err, errNotHTTP2) {
@@ -235,11 +228,9 @@ func (t *transport) overHTTP2(r *http.Request, to progress, fresh net.Conn) (*ht
 	}
 	trace := &httptrace.ClientTrace{
 		GotConn: func(c httptrace.GotConnInfo) { to.connected(connOf(c.Conn), c.Reused) },
-	}
-	if to.interim != nil {
-		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
+		Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
 			return to.interim(status, http.Header(h))
-		}
+		},
 	}
 	return t.http2.RoundTrip(r.WithContext(httptrace.WithClientTrace(ctx, trace)))
 }

@@ -35,7 +35,10 @@ type Cache struct {
 	toldFailures ttlset.Set
 	outages      outages
 
-	loopID string          // tells this edge from every other one in the field CDN-Loop
+	loopID string // tells this edge from every other one in the field CDN-Loop
+	// cdnLoop is this edge's member of that field, and via11 that of Via for HTTP/1.1.
+	cdnLoop, via11 string
+
 	base   context.Context // of flights
 	cancel context.CancelFunc
 	work   sync.WaitGroup // flights
@@ -47,6 +50,7 @@ func (s *Cache) Start(ctx context.Context) {
 	s.objects = newObjects(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[flightKey]*flight{}, slices: map[sliceKey][]*flight{}}
 	s.loopID = "id=" + rand.Text()
+	s.cdnLoop, s.via11 = "kaiku; node="+s.Name+"; "+s.loopID, "1.1 "+s.Name
 	s.base, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 }
 

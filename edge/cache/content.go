@@ -273,7 +273,7 @@ func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone
 	}
 	slice := s.sliceFor(x, c.fragments, p.Range, c.size)
 	stage := x.site.Origin.Stage(string(x.key), x.stage)
-	header := storage.Header{Key: string(c.key), URL: x.target.URL(), Epoch: s.Store.Epoch()}
+	header := storage.Header{Key: string(c.key), URL: x.url(), Epoch: s.Store.Epoch()}
 	key := sliceKey{flightKey{c.key, stage}, c.StrongValidator()}
 	if alone {
 		f, leads = s.flights.alone(key.flightKey, header), true

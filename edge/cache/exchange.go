@@ -18,8 +18,9 @@ type exchange struct {
 	r    *http.Request
 	site *site.Site
 	// target is the target of the request, without what the site ignores.
-	target httpcache.Target
-	key    httpcache.Key // of target
+	target    httpcache.Target
+	targetURL string        // of target; "" until url is called
+	key       httpcache.Key // of target
 	// trailers means that the client accepts trailers.
 	trailers bool
 	// peer means that the request comes from another edge of the fleet, which is trusted. stage is
@@ -59,7 +60,15 @@ const ServeStaleAfter = 2 * time.Second
 
 // objectMeta returns what is known of a response to the request before there is one.
 func (x *exchange) objectMeta(epoch uint64) objectMeta {
-	return objectMeta{uri: x.key, url: x.target.URL(), epoch: epoch}
+	return objectMeta{uri: x.key, url: x.url(), epoch: epoch}
+}
+
+// url returns the URL of the target.
+func (x *exchange) url() string {
+	if x.targetURL == "" {
+		x.targetURL = x.target.URL()
+	}
+	return x.targetURL
 }
 
 // client returns the address of the client. It is not valid if the address is unknown.

@@ -14,7 +14,7 @@ import (
 // with an error.
 func (s *Cache) failed(x *exchange, stored *entry, d httpcache.Decision, err error, st httpcache.Status) {
 	var answered *statusError
-	if stored != nil && (!s.Purger.Trusts() || s.Store.Purged(stored.object.Epoch(), x.target.URL(),
+	if stored != nil && (!s.Purger.Trusts() || s.Store.Purged(stored.object.Epoch(), x.url(),
 		stored.object.Tags())) {
 		d.StaleIfError, d.StaleIfDown = false, false // a purge covers it, or may
 	}

@@ -36,7 +36,7 @@ const (
 type flight struct {
 	key    flightKey
 	header storage.Header // of the object that it may become
-	likely []string       // tags that the response will probably have
+	likely likelyTags     // tags that the response will probably have
 	open   bool           // requests may join, or could before it landed
 	hold   *storage.Hold  // keeps the purges since it began; nil if some are forgotten, so that it must be dropped
 	cancel context.CancelFunc

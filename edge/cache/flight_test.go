@@ -51,7 +51,8 @@ func TestVaryLandedMeanwhile(t *testing.T) {
 		&httpcache.Stored{Status: 200, Header: http.Header{"Vary": {"Accept-Language"}}}); err != nil {
 		t.Fatal(err)
 	}
-	f, leads := e.flights.join(flightKey{Key: x.key}, storage.Header{Key: string(x.key), URL: target.URL()}, nil)
+	f, leads := e.flights.join(flightKey{Key: x.key}, storage.Header{Key: string(x.key), URL: target.URL()},
+		x.likelyTags(nil))
 	if !leads || !e.landedMeanwhile(x, f, nil) || f.phase != done {
 		t.Fatalf("leads %v, phase %v", leads, f.phase)
 	}

@@ -37,7 +37,7 @@ type sliceKey struct {
 // join returns the flight of a key, and whether the caller leads it: then the caller has to start
 // it. A flight can't be joined after a purge that covers its URL, or tags that its response has or
 // will probably have.
-func (fs *flights) join(key flightKey, h storage.Header, likely []string) (f *flight, leads bool) {
+func (fs *flights) join(key flightKey, h storage.Header, likely likelyTags) (f *flight, leads bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.byKey[key]; f != nil && f.addFollower(fs.store) {
@@ -57,7 +57,7 @@ func (fs *flights) alone(key flightKey, h storage.Header) *flight {
 // joinSlice is join for a slice. It returns the flight of a slice that has the byte at off. Without
 // one, it returns a new flight, whose slice ends where the next slice under way begins.
 func (fs *flights) joinSlice(key sliceKey, off int64, slice httpcache.Range, h storage.Header,
-	likely []string) (f *flight, leads bool) {
+	likely likelyTags) (f *flight, leads bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, f := range fs.slices[key] {
@@ -107,9 +107,9 @@ func (fs *flights) countLocked(f *flight, n int64) {
 func (f *flight) addFollower(store *storage.Store) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	tags := f.likely
-	if f.phase == streaming {
-		tags = f.meta.tags
+	tags := f.meta.tags
+	if f.phase != streaming {
+		tags = f.likely.all()
 	}
 	if f.dead || f.unstored || f.phase > streaming || store.Overtaken(f.header.Epoch, f.header.URL, tags) {
 		return false

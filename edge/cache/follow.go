@@ -8,6 +8,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -40,7 +41,7 @@ type following struct {
 // request has to be looked up again.
 func (s *Cache) follow(x *exchange, stored *entry, d httpcache.Decision, objectKey httpcache.Key, forward string) bool {
 	j := &following{x: x, stored: stored, d: d, forward: forward}
-	j.header = storage.Header{Key: string(objectKey), URL: x.target.URL(), Epoch: x.epoch}
+	j.header = storage.Header{Key: string(objectKey), URL: x.url(), Epoch: x.epoch}
 	j.passes = s.objects.pass.Get(string(x.key), time.Now()) != ""
 	stage := origin.ToOrigin // no other edge has a response that can't be stored
 	if !j.passes {
@@ -159,7 +160,7 @@ func (s *Cache) unanswered(j *following, err error) bool {
 		return true // the client left
 	}
 	j.f.change(func() { j.f.keep = true }) // for later requests
-	if !s.Purger.Trusts() || s.Store.Purged(j.stored.object.Epoch(), x.target.URL(), j.stored.object.Tags()) {
+	if !s.Purger.Trusts() || s.Store.Purged(j.stored.object.Epoch(), x.url(), j.stored.object.Tags()) {
 		return false // the stored response may not be used any more
 	}
 	s.failed(x, j.stored, j.d, err, httpcache.Status{Forward: j.forward, Collapsed: !j.leads, Key: x.key})
@@ -247,7 +248,7 @@ func (s *Cache) isForOthers(j *following) bool {
 	if j.entry != nil {
 		tags = j.entry.object.Tags()
 	}
-	if j.header.Epoch > j.f.header.Epoch && s.Store.Overtaken(j.f.header.Epoch, x.target.URL(), tags) {
+	if j.header.Epoch > j.f.header.Epoch && s.Store.Overtaken(j.f.header.Epoch, x.url(), tags) {
 		return true
 	}
 	if !v.Matches(x.r.Header) && !v.Speaks(x.r.Header) {
@@ -272,13 +273,29 @@ func (s *Cache) serveFollowed(j *following) bool {
 	return true
 }
 
-// likelyTags returns the tags that the response will probably have: those of the stored response,
-// or those of the host.
-func (x *exchange) likelyTags(stored *entry) []string {
+// likelyTags are the tags that a response will probably have: those of the stored response, or
+// those
+// of the host.
+type likelyTags struct {
+	stored *storage.Object // nil if there is none
+	site   *site.Site
+	target httpcache.Target
+}
+
+// likelyTags returns the tags that the response to a request will probably have.
+func (x *exchange) likelyTags(stored *entry) likelyTags {
 	if stored != nil {
-		return stored.object.Tags()
+		return likelyTags{stored: stored.object}
 	}
-	return purge.TagsOf(http.Header{}, x.site, x.target)
+	return likelyTags{site: x.site, target: x.target}
+}
+
+// all returns the tags.
+func (l *likelyTags) all() []string {
+	if l.stored != nil {
+		return l.stored.Tags()
+	}
+	return purge.TagsOf(nil, l.site, l.target)
 }
 
 // cannotShare reports whether others who ask for the same are not to wait for what comes of a
@@ -320,7 +337,7 @@ func (s *Cache) landedMeanwhile(x *exchange, f *flight, stored *entry) bool {
 // revalidate validates e in the background.
 func (s *Cache) revalidate(x *exchange, e *entry, d httpcache.Decision, objectKey httpcache.Key) {
 	stage := x.site.Origin.Stage(string(x.key), x.stage)
-	header := storage.Header{Key: string(objectKey), URL: x.target.URL(), Epoch: x.epoch}
+	header := storage.Header{Key: string(objectKey), URL: x.url(), Epoch: x.epoch}
 	f, leads := s.flights.join(flightKey{objectKey, stage}, header, x.likelyTags(e))
 	defer s.flights.leave(f)
 	if leads && !s.landedMeanwhile(x, f, e) {
@@ -350,7 +367,7 @@ func (s *Cache) newFetch(x *exchange, f *flight, stored *entry, d httpcache.Deci
 		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	httpcache.RemoveConditions(out.Header)
 	s.setForwarded(out.Header, x)
-	if stage != origin.ToOrigin && s.objects.changed.Get(x.target.URL(), time.Now()) != "" {
+	if stage != origin.ToOrigin && s.objects.changed.Get(x.url(), time.Now()) != "" {
 		out.Header.Add("Cache-Control", "no-cache")
 	}
 	return &fetch{site: x.site, options: origin.FetchOptions{Key: string(x.key), Client: x.network(), Shared: f.open,

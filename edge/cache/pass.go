@@ -39,10 +39,10 @@ func (s *Cache) Loops(h http.Header) bool {
 func (s *Cache) setForwarded(h http.Header, x *exchange) {
 	r := x.r
 	if _, ok := h["User-Agent"]; !ok {
-		h.Set("User-Agent", "") // otherwise net/http sets its own
+		h["User-Agent"] = noAgent // otherwise net/http sets its own
 	}
 	s.via(h, r.ProtoMajor, r.ProtoMinor)
-	h[cdnLoop] = append(slices.Clip(h[cdnLoop]), "kaiku; node="+s.Name+"; "+s.loopID)
+	h[cdnLoop] = append(slices.Clip(h[cdnLoop]), s.cdnLoop)
 	delete(h, origin.TierField)
 	s.Purger.SetPosition(h)
 	if x.peer {
@@ -62,11 +62,15 @@ func (s *Cache) setForwarded(h http.Header, x *exchange) {
 	if strings.Contains(ip, ":") {
 		node = `"[` + ip + `]"`
 	}
-	h.Set("X-Forwarded-For", ip)
-	h.Set("X-Forwarded-Proto", proto)
-	h.Set("X-Forwarded-Host", x.target.Authority())
-	h.Set("Forwarded", "for="+node+`;proto=`+proto+`;host="`+x.target.Authority()+`"`)
+	authority := x.target.Authority()
+	values := [4]string{ip, proto, authority, "for=" + node + `;proto=` + proto + `;host="` + authority + `"`}
+	for i, name := range [4]string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded"} {
+		h[name] = values[i : i+1 : i+1]
+	}
 }
+
+// noAgent is the User-Agent of a request without one.
+var noAgent = []string{""}
 
 // lastHop answers a TRACE or OPTIONS that must not be forwarded (RFC 9110, 7.6.2). It reports
 // whether it did.
@@ -128,7 +132,10 @@ func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 	x.w.SetCache(st)
 	h := x.w.Header()
 	for name, lines := range resp.Header {
-		h[name] = append(h[name], lines...)
+		if has := h[name]; has != nil {
+			lines = append(has, lines...)
+		}
+		h[name] = lines
 	}
 	announced := len(resp.Trailer)
 	for name := range resp.Trailer {
@@ -136,7 +143,7 @@ func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 	}
 	x.w.WriteHeader(resp.StatusCode)
 	if err := copyAsItComes(x.w, resp.Body, resp.ContentLength); err != nil {
-		s.Log.Debug("response cut", "url", x.target.URL(), "error", err)
+		s.Log.Debug("response cut", "url", x.url(), "error", err)
 		panic(http.ErrAbortHandler)
 	}
 	if len(resp.Trailer) == 0 {
@@ -159,6 +166,13 @@ func copyAsItComes(w *front.Exchange, body io.Reader, length int64) error {
 	}
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
+	if length > 0 && length <= int64(len(*buf)) && origin.Arrived(body, length, 0) {
+		if _, err := io.ReadFull(body, (*buf)[:length]); err != nil {
+			return err
+		}
+		_, err := w.Write((*buf)[:length])
+		return err
+	}
 	var mu sync.Mutex // held while w is in use
 	over := false
 	if length < 0 {
@@ -279,7 +293,7 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 				err = &origin.RequestError{Err: err} // the request can't be passed on
 			}
 			if x.r.Context().Err() == nil { // otherwise the client left
-				s.fetchFailed(x.site, x.key, x.target.URL(), err)
+				s.fetchFailed(x.site, x.key, x.url(), err)
 				s.recordSlowFailure(x.site, x.key, err, time.Since(asked))
 			}
 			s.failed(x, stored, d, err, st)
@@ -319,11 +333,11 @@ func (s *Cache) updateFromHead(x *exchange, stored *entry, head *httpcache.Store
 	if same {
 		_, err = s.objects.update(stored, updated, epoch, purge.TagsOf(updated.Header, x.site, x.target))
 	} else {
-		s.objects.changed.Put(x.target.URL(), "HEAD", time.Now())
-		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}, Soft: true}, string(x.key))
+		s.objects.changed.Put(x.url(), "HEAD", time.Now())
+		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.url()}, Soft: true}, string(x.key))
 	}
 	if err != nil && !errors.Is(err, storage.ErrOvertaken) {
-		s.Log.Warn("a stored response can't be changed after a HEAD", "url", x.target.URL(), "error", err)
+		s.Log.Warn("a stored response can't be changed after a HEAD", "url", x.url(), "error", err)
 	}
 }
 

@@ -38,7 +38,10 @@ type response struct {
 
 // encode writes the record of the response with a key.
 func (r *response) encode(key httpcache.Key) []byte {
-	b := fmt.Appendf(nil, "%d %d %d %d\n", r.Status, r.RequestTime.UnixNano(), r.ResponseTime.UnixNano(), r.size)
+	b := make([]byte, 0, 512)
+	for i, n := range [4]int64{int64(r.Status), r.RequestTime.UnixNano(), r.ResponseTime.UnixNano(), r.size} {
+		b = append(strconv.AppendInt(b, n, 10), "   \n"[i])
+	}
 	for name, lines := range r.Header {
 		for _, v := range lines {
 			b = append(b, name...)

@@ -14,18 +14,22 @@ import (
 
 // setStatus adds this edge's member to the Cache-Status from upstream (RFC 9211).
 func (s *Cache) setStatus(h http.Header, upstream []string, st httpcache.Status) {
-	h["Cache-Status"] = append(upstream[:len(upstream):len(upstream)], string(st.Append(nil, s.Name)))
+	var b [256]byte
+	h["Cache-Status"] = append(upstream[:len(upstream):len(upstream)], string(st.Append(b[:0], s.Name)))
 }
 
 // via adds this edge to the Via field of a message that was received by a version of HTTP (RFC
 // 9110, 7.6.3).
 func (s *Cache) via(h http.Header, major, minor int) {
-	version := strconv.Itoa(major)
-	if major < 2 {
-		version += "." + strconv.Itoa(minor)
+	via := s.via11
+	switch {
+	case major > 1:
+		via = strconv.Itoa(major) + " " + s.Name
+	case major != 1 || minor != 1:
+		via = strconv.Itoa(major) + "." + strconv.Itoa(minor) + " " + s.Name
 	}
 	lines := h["Via"]
-	h["Via"] = append(lines[:len(lines):len(lines)], version+" "+s.Name)
+	h["Via"] = append(lines[:len(lines):len(lines)], via)
 }
 
 // setHeader copies the stored fields to a response.
@@ -105,7 +109,7 @@ func (s *Cache) respond(x *exchange, a reply) error {
 			}
 		}
 		if err := a.content.copyTo(ctx, x.w); err != nil {
-			s.Log.Debug("response cut", "url", x.target.URL(), "error", err)
+			s.Log.Debug("response cut", "url", x.url(), "error", err)
 			panic(http.ErrAbortHandler)
 		}
 	}

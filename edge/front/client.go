@@ -51,6 +51,7 @@ type client struct {
 	// The connection itself if it never made a request, for HTTP/1.1. conns.mu guards place, since,
 	// active and fresh.
 	fresh *clientConn
+	own   *clientConn // the connection; nil for HTTP/3
 }
 
 // clientConn is a TCP connection of a client, below TLS.
@@ -61,7 +62,7 @@ type clientConn struct {
 	release    func()
 	read, sent atomic.Int64
 	tunnel     atomic.Bool // it has become a tunnel
-	gather     *gather     // collects bytes in Write, over the edge's own HTTP/2; otherwise nil
+	gather     *gather     // collects bytes in Write; nil in the lane and for net/http's HTTP/2
 }
 
 // Read reads from the client. It fails once the client has sent much more than its requests account

@@ -239,7 +239,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 				_ = tcp.SetLinger(0)
 			}
 		}
-		out.cut, out.share = out.Close, l.conns.share(conn.RemoteAddr())
+		out.cut, out.share, out.own = out.Close, l.conns.share(conn.RemoteAddr()), out
 		return out, nil
 	}
 }

@@ -36,6 +36,7 @@ type Exchange struct {
 	whole   bool // the hit lane has sent the response, and closed the stream
 
 	client   *client                 // nil if its connection is not limited
+	gather   *gather                 // of the connection, over HTTP/1.1; otherwise nil
 	body     *requestBody            // of the request; nil if it has none
 	tunnel   func(net.Conn) net.Conn // makes a tunnel of a connection
 	incoming io.Reader               // what the client sends into a WebSocket over HTTP/2; nil if it wants none
@@ -98,7 +99,7 @@ func (r *Exchange) Write(p []byte) (int, error) {
 	for {
 		part := p[total:min(len(p), total+r.piece)]
 		r.watchdog.begin(r, time.Now())
-		n, err := r.ResponseWriter.Write(part)
+		n, err := r.write(part)
 		r.watchdog.end(r)
 		r.bytes += int64(n)
 		r.sent.Add(uint64(n))
@@ -106,6 +107,24 @@ func (r *Exchange) Write(p []byte) (int, error) {
 			return total, err
 		}
 	}
+}
+
+// write is Write for a piece. Over HTTP/1.1 it sends the first bytes of a body with the header
+// block,
+// in one write of the socket.
+func (r *Exchange) write(p []byte) (int, error) {
+	if r.gather == nil || r.bytes > 0 || len(p) < gatherFirst || len(p) > gatherMost {
+		return r.ResponseWriter.Write(p)
+	}
+	r.gather.begin()
+	n, err := r.ResponseWriter.Write(p)
+	if err == nil && !r.gather.isEmpty() {
+		err = r.control.Flush() // the rest goes with it
+	}
+	if e := r.gather.end(r.client.own.Conn); err == nil && e != nil {
+		return 0, e
+	}
+	return n, err
 }
 
 // FlushError sends what was written so far. http.ResponseController calls it.

@@ -20,6 +20,13 @@ const (
 	gatherSize = 72 << 10 // bytes of one write of HTTP/2, 64 KiB, with what TLS adds
 )
 
+const (
+	// Over HTTP/1.1, the header block and the first bytes of a body of these sizes are gathered.
+	// net/http buffers 4 KiB, and writes what exceeds them by itself.
+	gatherFirst = 2 << 10
+	gatherMost  = 32 << 10
+)
+
 var gathers = sync.Pool{New: func() any { b := make([]byte, 0, gatherSize); return &b }}
 
 // gatheringTLS is a TLS connection that sends all records of one Write with one write of the
@@ -76,6 +83,13 @@ func (g *gather) take(p []byte) bool {
 	return true
 }
 
+// isEmpty reports whether nothing has been gathered since begin.
+func (g *gather) isEmpty() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(*g.to) == 0
+}
+
 // end writes the gathered bytes. It holds the lock, so that what TLS itself writes meanwhile waits,
 // such as the answer to a key update.
 func (g *gather) end(conn net.Conn) error {
@@ -83,7 +97,10 @@ func (g *gather) end(conn net.Conn) error {
 	defer g.mu.Unlock()
 	b := g.to
 	g.to = nil
-	_, err := conn.Write(*b)
+	var err error
+	if len(*b) > 0 {
+		_, err = conn.Write(*b)
+	}
 	if cap(*b) <= 2*gatherSize {
 		*b = (*b)[:0]
 		gathers.Put(b)

@@ -136,6 +136,9 @@ func (c *laneConn) serve(conn net.Conn) {
 			return
 		}
 	}
+	if c.gather == nil {
+		c.gather = new(gather)
+	}
 	h := &handedOff{Conn: conn, laneConn: c}
 	c.handling.Store(false)
 	h.setPending(rest)

@@ -97,6 +97,9 @@ func (x *Exchange) prepare(s *Server, w http.ResponseWriter, from *client) {
 	x.sent, x.watchdog, x.client, x.piece, x.tunnel = &s.sent, &s.watchdog, from, SendPiece, s.newTunnel
 	if r.ProtoMajor == 1 {
 		x.piece = chunk // no other request shares the connection
+		if from != nil && from.own != nil {
+			x.gather = from.own.gather
+		}
 	}
 	x.plain, x.unsized = r.TLS == nil && !x.Peer, r.ProtoMajor == 3 && r.Method == http.MethodHead
 	if r.TLS != nil && r.ProtoMajor < 3 && !x.Peer {

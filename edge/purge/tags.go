@@ -15,8 +15,10 @@ import (
 func TagsOf(h http.Header, of *site.Site, t httpcache.Target) []string {
 	host := t.Host
 	tags := []string{hostTag(host)}
-	if w := site.WildcardOf(host); !slices.Contains(of.Hosts, host) && slices.Contains(of.Hosts, w) {
-		tags = append(tags, hostTag(w)) // which purges the whole site
+	if !slices.Contains(of.Hosts, host) {
+		if w := site.WildcardOf(host); slices.Contains(of.Hosts, w) {
+			tags = append(tags, hostTag(w)) // which purges the whole site
+		}
 	}
 	for _, name := range []string{"Surrogate-Key", "Cache-Tags", "Purge-Cache-Tags"} {
 		// separated by spaces; the last two are Drupal's
