@@ -153,14 +153,22 @@ type meta struct {
 	tags    []string
 	extents []extent
 	data    []byte
+	body    []byte // the whole body, if it is small; nil if it is in chunks
 }
 
-const metaVersion = 1
+const (
+	metaVersion     = 1
+	metaVersionBody = 2 // of a record with a body
+
+	// maxMetaBody is the size in bytes of the largest body that lies in the metadata. A second
+	// record would take another 150 bytes on the disk, and another look-up.
+	maxMetaBody = 2 << 10
+)
 
 // record returns the metadata record of the object with this id.
 func (m *meta) record(id objectID) record {
 	// 64 bytes are enough for the version, the fill and the varints
-	size := 64 + len(m.key) + len(m.url) + len(m.data) + 16*len(m.extents)
+	size := 64 + len(m.key) + len(m.url) + len(m.data) + 16*len(m.extents) + len(m.body)
 	for _, t := range m.tags {
 		size += binary.MaxVarintLen32 + len(t)
 	}
@@ -168,7 +176,11 @@ func (m *meta) record(id objectID) record {
 }
 
 func (m *meta) append(b []byte) []byte {
-	b = append(b, metaVersion)
+	if m.body == nil {
+		b = append(b, metaVersion)
+	} else {
+		b = append(b, metaVersionBody)
+	}
 	b = binary.BigEndian.AppendUint64(b, m.fill)
 	b = binary.AppendUvarint(b, uint64(m.size))
 	b = binary.AppendVarint(b, m.stored.UnixNano())
@@ -184,7 +196,11 @@ func (m *meta) append(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(e.segment))
 		b = binary.AppendUvarint(b, uint64(e.first))
 	}
-	return appendString(b, string(m.data))
+	b = appendString(b, string(m.data))
+	if m.body != nil {
+		b = appendString(b, string(m.body))
+	}
+	return b
 }
 
 func appendString(b []byte, s string) []byte {
@@ -193,7 +209,7 @@ func appendString(b []byte, s string) []byte {
 }
 
 func parseMeta(b []byte) (*meta, error) {
-	if len(b) < 9 || b[0] != metaVersion {
+	if len(b) < 9 || b[0] != metaVersion && b[0] != metaVersionBody {
 		return nil, fmt.Errorf("metadata of an unknown version: %w", errDamaged)
 	}
 	m := &meta{fill: binary.BigEndian.Uint64(b[1:])}
@@ -214,7 +230,10 @@ func parseMeta(b []byte) (*meta, error) {
 		m.extents[i] = extent{segment: uint32(d.uvarint()), first: uint32(d.uvarint())}
 	}
 	m.data = append([]byte(nil), d.bytes()...)
-	if d.bad || len(d.b) != 0 || m.size < 0 {
+	if b[0] == metaVersionBody {
+		m.body = append([]byte{}, d.bytes()...)
+	}
+	if d.bad || len(d.b) != 0 || m.size < 0 || m.body != nil && int64(len(m.body)) != m.size {
 		return nil, errDamaged
 	}
 	return m, nil

@@ -23,8 +23,12 @@ func (o *Object) Open(off, n int64) (*Reader, error) {
 	if n == 0 {
 		return r, nil
 	}
-	if o.body != nil {
-		r.have, r.off, r.left = o.body[off:off+n], off+n, 0
+	body := o.body
+	if body == nil {
+		body = o.meta.body
+	}
+	if body != nil {
+		r.have, r.off, r.left = body[off:off+n], off+n, 0
 		return r, nil
 	}
 	if err := r.pin(); err != nil {

@@ -326,7 +326,7 @@ func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale 
 	buf := buffers.Get().(*buffer)
 	defer buffers.Put(buf)
 	var extents []extent
-	for chunk := uint32(0); int64(chunk)*chunkSize < m.size; chunk++ {
+	for chunk := uint32(0); m.body == nil && int64(chunk)*chunkSize < m.size; chunk++ {
 		n, err := s.readChunk(m, chunk, 0, buf[valueHeader:])
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -371,7 +372,9 @@ func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 	if s.ram == nil || hits < ramHits {
 		return o
 	}
-	if o.meta.size <= s.maxInRAM() {
+	if o.meta.body != nil {
+		o.body = o.meta.body
+	} else if o.meta.size <= s.maxInRAM() {
 		body := make([]byte, o.meta.size)
 		for off := int64(0); off < o.meta.size; off += chunkSize {
 			if _, err := o.readChunk(uint32(off/chunkSize), 0, body[off:min(off+chunkSize, o.meta.size)]); err != nil {
@@ -397,8 +400,8 @@ func (s *Store) discard(o *Object, err error) {
 	s.opt.Log.Warn("object is damaged and forgotten", "key", o.meta.key, "segment", o.place.segment, "error", err)
 }
 
-// Update replaces an object's data, tags and epoch, and doesn't write the body again. It returns
-// the updated object.
+// Update replaces an object's data, tags and epoch. It doesn't write the body again, unless that is
+// part of the metadata. It returns the updated object.
 func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Object, error) {
 	m := *o.meta
 	m.epoch, m.tags, m.data, m.stored = epoch, tags, data, time.Now()
@@ -416,13 +419,18 @@ func (s *Store) putMeta(c class, m *meta) (*Object, error) {
 }
 
 // putObject is putMeta that also writes the last chunk, unless rest is nil. Both become durable
-// together. The data of the chunk begins at valueHeader of rest.
+// together. A small chunk that is the whole body becomes part of the metadata. The data of the
+// chunk
+// begins at valueHeader of rest.
 func (s *Store) putObject(c class, m *meta, id objectID, rest []byte) (*Object, error) {
 	hold := s.Hold(m.epoch)
 	if hold == nil {
 		return nil, fmt.Errorf("store %s: %w", m.key, ErrOvertaken)
 	}
 	defer hold.Release()
+	if rest != nil && m.size <= maxMetaBody {
+		m.body, rest = bytes.Clone(rest[valueHeader:]), nil
+	}
 	version, extents := s.version.Add(1), m.extents
 	p, err := s.put(c, version, m.epoch, false, func(g *segment) []record {
 		if rest == nil {

@@ -166,7 +166,7 @@ func TestOldestSegmentsGoOverBudget(t *testing.T) {
 	s := open(t, Options{Disk: disk})
 	defer closeStore(t, s)
 	held := s.Create(Header{Key: "/held", URL: "/held"})
-	_, _ = held.Write(bodyOf("/held", 100))
+	_, _ = held.Write(bodyOf("/held", maxMetaBody+1))
 	_, _ = held.Commit(nil, nil)
 	old := s.Get("/held")
 	for i := range 600 { // 120 MB
@@ -318,6 +318,8 @@ func writeForever(t *testing.T, dir string) {
 func FuzzMeta(f *testing.F) {
 	m := meta{fill: 7, size: 99, key: "k", url: "u", tags: []string{"a", "b"}, extents: []extent{{1, 0}, {2, 5}},
 		data: []byte("d")}
+	f.Add(m.append(nil))
+	m.size, m.extents, m.body = 4, nil, []byte("body")
 	f.Add(m.append(nil))
 	f.Add([]byte{metaVersion})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -133,14 +133,14 @@ func TestFieldsOfBadger(t *testing.T) {
 	t.Parallel()
 	s := open(t, Options{Disk: 64 << 20})
 	defer closeStore(t, s)
-	put(t, s, "/a", bodyOf("/a", 1000))
+	put(t, s, "/a", bodyOf("/a", 3000))
 	g := s.opened(probation)
 	o := s.Get("/a")
 	number, at, err := g.pointer(chunkKey(idOf("/a"), o.meta.fill, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, end, ok := logOf(g.db); !ok || n != number || end <= int(at) || end > int(at)+5000 {
+	if n, end, ok := logOf(g.db); !ok || n != number || end <= int(at) || end > int(at)+9000 {
 		t.Errorf("the end is at %d of %d, %v; an entry is at %d of %d", end, n, ok, at, number)
 	}
 	if m := mappingOf(g.db, number); m == nil || len(m.Data) != 2*valueLogSize {
