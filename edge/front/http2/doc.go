@@ -26,10 +26,12 @@
 //
 // # What a client can hold
 //
-// An idle connection holds its goroutine and an HPACK table of at most 4 KiB, besides what its
-// net.Conn needs, and for its first second a read buffer of 4 KiB (see Waiter). While it has output
-// it holds one or two buffers of 64 KiB
-// more. A stream holds 1 KiB, its goroutine and header fields of at most Limits.MaxHeaderBytes.
+// An idle connection holds 7 KiB: its stack of 4 KiB, its state, and an HPACK table, which may grow
+// by 4 KiB. For its first second it also holds a read buffer of 4 KiB (see Waiter). A net.Conn with
+// TLS holds about 7 KiB besides. While the connection has output it holds one or two buffers of
+// 64 KiB more. A stream holds 4 KiB with the stack of its handler, and header fields of at most
+// Limits.MaxHeaderBytes. TestMemoryOfIdle measures connections and streams.
+//
 // Limits.StreamWindow bounds the unread body of a stream, Limits.ConnWindow those of a connection.
 // When more than 64 KiB of output waits, handlers wait before they add header blocks. At most one
 // handler's header block goes beyond that bound.

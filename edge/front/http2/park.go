@@ -30,7 +30,7 @@ func (c *conn) unpark() {
 // parkAfter the last frame if a request is under way, which may be over by then. c.mu is held.
 func (c *conn) parkBy() time.Time {
 	by := c.heard.Add(parkAfter)
-	if c.waiter == nil || c.br == nil || c.br.Buffered() > 0 || !c.idle() && by.Before(time.Now()) {
+	if c.waiter == nil || c.br == nil || c.br.Buffered() > 0 || !c.idle() && !by.After(time.Now()) {
 		return time.Time{}
 	}
 	return by
