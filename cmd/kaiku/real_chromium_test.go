@@ -168,8 +168,8 @@ func TestRealDemoPage(t *testing.T) {
 	chromium := need(t, "chromium")
 	const measure = `addEventListener("load", () => {
   const look = () => {
-    if (document.querySelectorAll("#parts tr").length < parts.length) return setTimeout(look, 20);
-    const cell = document.querySelector("#parts tr:last-child td:last-child");
+    if (document.querySelectorAll("#files tr").length < files.length) return setTimeout(look, 20);
+    const cell = document.querySelector("#files tr:last-child td:last-child");
     fetch("/result", { method: "POST", body: JSON.stringify({
       screen: document.documentElement.clientWidth, page: document.documentElement.scrollWidth,
       table: Math.ceil(cell.getBoundingClientRect().right), paper: getComputedStyle(document.body).backgroundColor }) });

@@ -274,7 +274,7 @@ func playDemo(t *testing.T, bin string, busy ...string) {
 	t.Log(text)
 	for _, addr := range busy {
 		if !regexp.MustCompile(` is at 127\.0\.0\.1\d?:\d+ instead of ` + addr +
-			`: another program has that\.\n`).MatchString(text) {
+			`: another program uses that address\.\n`).MatchString(text) {
 			t.Errorf("it does not say that %s is busy", addr)
 		}
 		if rest := strings.Replace(text, "instead of "+addr, "", 1); strings.Contains(rest, addr) {

@@ -21,27 +21,27 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// The places of the demo, and networks of public addresses that are there.
+// The places of the demo.
 var (
 	helsinki = spot{"Helsinki", geodns.Place{Lat: 60.17, Lon: 24.94}}
 	newYork  = spot{"New York", geodns.Place{Lat: 40.71, Lon: -74.01}}
 	virginia = spot{"Virginia", geodns.Place{Lat: 39.04, Lon: -77.49}}
 )
 
+// The networks that stand for clients in Finland and in the US, and the host of the site.
 const (
 	finnishNetwork = "193.166.0.0/16" // FUNET, the universities' network
 	usNetwork      = "128.112.0.0/16" // Princeton University
 	siteHost       = "www.example.com"
 )
 
-// demo is the whole story in one process: an origin, two edges, a name server, all over real
-// sockets on loopback.
+// demo is an origin, two edges and a name server in one process.
 type demo struct {
 	dir  string
 	log  *slog.Logger
 	site *Site
 
-	origin, far, control net.Listener // far is the origin as Finland sees it
+	origin, far, control net.Listener // far is the origin, at the distance of Finland
 	dnsAddr              string
 	moved                []string // a sentence for each address that differs from the documented one
 
@@ -61,8 +61,8 @@ type edgeNode struct {
 	done chan error
 }
 
-// fleetFile is the template of the fleet file, and demoText that of the printed text.
-const fleetFile = `# What the demo runs. Use it as a beginning for your own.
+// fleetFile is the template of the fleet file.
+const fleetFile = `# The fleet file of the demo. You can start your own from it.
 sites:
   - name: www
     hosts: [www.example.com, {{hosts}}localhost]
@@ -120,7 +120,7 @@ func (p *ports) listen(ctx context.Context, what, want string) (net.Listener, er
 		if failed != nil && p.fixed {
 			why := failed.Error()
 			if errors.Is(failed, syscall.EADDRINUSE) {
-				why = "another program has that"
+				why = "another program uses that address"
 			}
 			p.moved = append(p.moved, fmt.Sprintf("%s is at %s instead of %s: %s.", what, l.Addr(), want, why))
 		}
@@ -157,7 +157,7 @@ func newDemo(ctx context.Context, dir string, ports *ports, log *slog.Logger) (*
 	for _, l := range []struct {
 		to         *net.Listener
 		what, addr string
-	}{{&d.origin, "The origin", "127.0.0.13:8080"}, {&d.far, "The origin as Finland sees it", "127.0.0.14:8080"},
+	}{{&d.origin, "The origin", "127.0.0.13:8080"}, {&d.far, "The origin across the ocean", "127.0.0.14:8080"},
 		{&d.control, "The API that stops and starts edges", "127.0.0.1:9000"}} {
 		var err error
 		if *l.to, err = ports.listen(ctx, l.what, l.addr); err != nil {
@@ -240,7 +240,7 @@ func (d *demo) run(ctx context.Context, out io.Writer, ready func(ctx context.Co
 			if err := ready(ctx); err != nil {
 				return err
 			}
-			d.tell(out)
+			d.printCommands(out)
 			<-ctx.Done()
 			return nil
 		}))
@@ -289,7 +289,7 @@ func (d *demo) controlHandler(ctx context.Context) http.Handler {
 		mux.HandleFunc("POST /"+what+"/{node}", func(w http.ResponseWriter, r *http.Request) {
 			n := d.nodes[r.PathValue("node")]
 			if n == nil {
-				http.Error(w, "there are hel1 and nyc1", http.StatusNotFound)
+				http.Error(w, "no such edge: the edges are hel1 and nyc1", http.StatusNotFound)
 				return
 			}
 			if err := do(n); err != nil {
@@ -304,37 +304,38 @@ func (d *demo) controlHandler(ctx context.Context) http.Handler {
 	return mux
 }
 
+// text is the template of the printed text.
 const text = `
-Kaiku demo: an origin in Virginia, an edge in Helsinki and one in New York, and a name server, all in this process,
-over real sockets on loopback. The ocean is simulated: connections between places are delayed by the distance,
-Helsinki–Virginia {{Far}} there and back, New York–Virginia {{Near}}.{{Moved}}
+Kaiku demo: an origin in Virginia, an edge in Helsinki (hel1), an edge in New York (nyc1) and a name server.
+All of them run in this process, on loopback addresses. Connections between places are delayed as real ones are:
+a round trip takes {{Far}} between Helsinki and Virginia, and {{Near}} between New York and Virginia.{{Moved}}
 
   In a browser  http://{{Hel.HTTP}}/
 
-  Which edge is the nearest one?
-    for a client in Finland
-      dig @{{DNSHost}} -p {{DNSPort}} www.example.com +subnet={{Finnish}} +short    # {{Hel.Address}}, which is hel1
-    for a client in the US
-      dig @{{DNSHost}} -p {{DNSPort}} www.example.com +subnet={{US}} +short    # {{Nyc.Address}}, which is nyc1
+  Ask the name server which edge is nearest
+    to a client in Finland
+      dig @{{DNSHost}} -p {{DNSPort}} www.example.com +subnet={{Finnish}} +short    # {{Hel.Address}} (hel1)
+    to a client in the US
+      dig @{{DNSHost}} -p {{DNSPort}} www.example.com +subnet={{US}} +short    # {{Nyc.Address}} (nyc1)
 
-  Get a picture, twice: the second time is a hit (see Cache-Status and Age), and faster
+  Get a picture twice: the second response is a hit (see Cache-Status and Age), and faster
     from hel1
       curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{HelURL}}
     from nyc1
       curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{NycURL}}
-    from the origin, over the ocean
+    from the origin, across the ocean
       curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{Over}}/img/dawn.png
-    from the origin, for an edge of your own
+    from the origin, without the delay (use this URL as the origin of an edge of your own)
       curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{Origin}}/img/dawn.png
 
-  Purge it from hel1, by its URL or by a tag
+  Purge the picture from hel1, by its URL or by a tag
       {{Self}} purge --admin http://{{Hel.Admin}} http://www.example.com/img/dawn.png
       {{Self}} purge --admin http://{{Hel.Admin}} --tag demo
 
-  See what hel1 counts
+  Read the metrics of hel1
       curl -s http://{{Hel.Admin}}/metrics | grep kaiku_
 
-  Lose an edge: within a few seconds, the client in Finland gets nyc1
+  Stop hel1: within a few seconds, the name server sends the client in Finland to nyc1. Then start it again
       curl -X POST http://{{Control}}/stop/hel1
       curl -X POST http://{{Control}}/start/hel1
 
@@ -342,8 +343,8 @@ Helsinki–Virginia {{Far}} there and back, New York–Virginia {{Near}}.{{Moved
   Ctrl-C ends the demo.
 `
 
-// tell prints commands to try. They work when pasted.
-func (d *demo) tell(out io.Writer) {
+// printCommands prints commands to try. They work when pasted.
+func (d *demo) printCommands(out io.Writer) {
 	hel, nyc := d.nodes["hel1"], d.nodes["nyc1"]
 	url := func(n *edgeNode) string {
 		_, port, _ := net.SplitHostPort(n.HTTP)
@@ -368,12 +369,12 @@ func (d *demo) tell(out io.Writer) {
 		d.control.Addr().String(),
 		"{{Fleet}}", filepath.Join(d.dir, "fleet.yaml")).WriteString(out, text)
 	if err != nil {
-		d.log.Error("tell of the demo", "error", err)
+		d.log.Error("print the commands of the demo", "error", err)
 	}
 }
 
-// Run runs the demo until ctx ends, and prints commands to try to out. With once, it instead sends
-// requests as a client in Finland and as one in the USA, prints what they got, and ends.
+// Run runs the demo until ctx ends, and prints commands to try to out. If once is set, it instead
+// sends requests as a client in Finland and as a client in the USA, prints the results, and returns.
 func Run(ctx context.Context, out io.Writer, once bool, log *slog.Logger) (err error) {
 	dir, err := os.MkdirTemp("", "kaiku-demo-")
 	if err != nil {

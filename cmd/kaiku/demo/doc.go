@@ -1,4 +1,4 @@
-// Package demo shows what Kaiku is for in one process: an origin in the USA, an edge there and one
-// in Finland, and a name server, all over real sockets on loopback. Connections between places take
-// the time that light in fibre would (ocean.go). Site is the origin's site.
+// Package demo runs a small fleet in one process: an origin in the USA, an edge there, an edge in
+// Finland, and a name server. All of them use real sockets on loopback. Connections between places
+// are delayed by the time that light in fibre takes (ocean.go). Site is the site of the origin.
 package demo

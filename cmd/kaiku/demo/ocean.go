@@ -12,8 +12,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// This file simulates distance: the demo's connections between places take the time that light in
-// fibre would.
+// This file simulates distance. Connections between the places of the demo are delayed by the time
+// that light in fibre takes.
 
 // spot is a place of the demo.
 type spot struct {
@@ -23,7 +23,7 @@ type spot struct {
 
 const (
 	fibreSpeed = 200.0 // km per millisecond: light in glass, two thirds of that in vacuum
-	detour     = 1.5   // cables are longer than great circles: by about this factor between large cities
+	detour     = 1.5   // length of cables between large cities, divided by the great-circle distance
 )
 
 // oneWay is the time that a packet takes from one spot to another.

@@ -21,21 +21,21 @@ type visitor struct {
 	country string
 	place   spot
 	network string // of public addresses
-	nearest string // the edge that it must get
+	nearest string // the edge that the name server must send it to
 }
 
 // visit is the result of a visitor's requests.
 type visit struct {
 	visitor
-	edge          string
-	cache         [2]string
-	status        [2]string        // Cache-Status
-	took          [2]time.Duration // to the first byte, look-up and connection included
-	straight      time.Duration    // the same, for a request to the origin
-	askedOfOrigin int              // requests for the object that reached the origin
+	edge           string
+	cache          [2]string
+	status         [2]string        // Cache-Status
+	took           [2]time.Duration // to the first byte, with DNS lookup and connection
+	direct         time.Duration    // the same, for a request to the origin
+	originRequests int              // requests for the object that reached the origin
 }
 
-// once sends requests as both visitors, and prints what they got.
+// once sends requests as both visitors, and prints the results.
 func (d *demo) once(ctx context.Context, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -60,13 +60,13 @@ func (d *demo) once(ctx context.Context, out io.Writer) error {
 
 func report(out io.Writer, visits []visit) error {
 	var errs []error
-	fmt.Fprintln(out, "Time to the first byte, look-up and connection included. The ocean is simulated by delayed connections.")
+	fmt.Fprintln(out, "Time to the first byte, with DNS lookup and connection. Connections are delayed as across a real ocean.")
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "client\tedge\tfirst request\t\tsecond request\t\tstraight to the origin\torigin asked")
+	fmt.Fprintln(w, "client\tedge\tfirst request\t\tsecond request\t\tdirect to the origin\trequests at the origin")
 	for _, v := range visits {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%v\t%v\t%d×\n", v.country, v.edge, v.cache[0], ms(v.took[0]), v.cache[1],
-			ms(v.took[1]), ms(v.straight), v.askedOfOrigin)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%v\t%v\t%d\n", v.country, v.edge, v.cache[0], ms(v.took[0]), v.cache[1],
+			ms(v.took[1]), ms(v.direct), v.originRequests)
 		if v.edge != v.nearest {
 			errs = append(errs, fmt.Errorf("client in %s was sent to %s, not to %s", v.country, v.edge, v.nearest))
 		}
@@ -74,8 +74,8 @@ func report(out io.Writer, visits []visit) error {
 			errs = append(errs, fmt.Errorf("client in %s: the second request was a %s, not a hit: %s", v.country,
 				v.cache[1], v.status[1]))
 		}
-		if v.askedOfOrigin != 1 {
-			errs = append(errs, fmt.Errorf("client in %s: the origin was asked %d times", v.country, v.askedOfOrigin))
+		if v.originRequests != 1 {
+			errs = append(errs, fmt.Errorf("client in %s: the origin got %d requests, not 1", v.country, v.originRequests))
 		}
 	}
 	return errors.Join(append(errs, w.Flush())...)
@@ -97,7 +97,7 @@ func (d *demo) visit(ctx context.Context, v visitor) (visit, error) {
 		}
 		n := d.nodeAt(addrs[0])
 		if n == nil {
-			return out, fmt.Errorf("the name server answered %s, which is no edge", addrs[0])
+			return out, fmt.Errorf("the name server answered with %s, which is not the address of an edge", addrs[0])
 		}
 		out.edge = n.Name
 		first, cacheStatus, err := firstByte(ctx, oceanDial(oneWay(v.place, n.place)), n.HTTP, path, began)
@@ -110,9 +110,9 @@ func (d *demo) visit(ctx context.Context, v visitor) (visit, error) {
 			out.cache[i] = "hit"
 		}
 	}
-	out.askedOfOrigin = d.site.count(path) - before
+	out.originRequests = d.site.count(path) - before
 	var err error
-	out.straight, _, err = firstByte(ctx, oceanDial(oneWay(v.place, virginia)), d.origin.Addr().String(), path,
+	out.direct, _, err = firstByte(ctx, oceanDial(oneWay(v.place, virginia)), d.origin.Addr().String(), path,
 		time.Now())
 	return out, err
 }
@@ -145,7 +145,7 @@ func firstByte(ctx context.Context, dial node.Dialer, addr, path string, began t
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, "", fmt.Errorf("%s answered %s", addr, resp.Status)
+		return 0, "", fmt.Errorf("%s answered with %s", addr, resp.Status)
 	}
 	if _, err := io.ReadFull(resp.Body, make([]byte, 1)); err != nil {
 		return 0, "", err

@@ -13,25 +13,23 @@ import (
 	"math"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 //go:embed site
 var files embed.FS
 
-// Site is the demo's origin: a page with a style sheet, a script, pictures, and a recording that is
-// as large as a video.
+// Site is the site of the demo's origin: a page with a style sheet, a script, pictures, and a
+// recording of 40 MB.
 type Site struct {
 	began time.Time
 	mux   *http.ServeMux
-	asked atomic.Int64 // requests
 
 	mu    sync.Mutex
 	paths map[string]int // requests by path
 }
 
-// NewSite returns the site. The files get the present time.
+// NewSite returns the site. Its files have the present time as their modification time.
 func NewSite() *Site {
 	s := &Site{began: time.Now().Truncate(time.Second), mux: http.NewServeMux(), paths: map[string]int{}}
 	for path, file := range map[string]string{"/{$}": "index.html", "/style.css": "style.css", "/app.js": "app.js"} {
@@ -61,7 +59,6 @@ func (s *Site) serve(path, file, cacheControl string, open func() io.ReadSeeker)
 
 // ServeHTTP serves the site.
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.asked.Add(1)
 	s.mu.Lock()
 	if len(s.paths) < 1000 {
 		s.paths[r.URL.Path]++
@@ -167,7 +164,7 @@ func (r *recording) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Seek moves the place of the next Read.
+// Seek implements io.Seeker.
 func (r *recording) Seek(offset int64, whence int) (int64, error) {
 	base := map[int]int64{io.SeekStart: 0, io.SeekCurrent: r.off, io.SeekEnd: wavSize}[whence]
 	if base+offset < 0 {

@@ -1,8 +1,8 @@
 "use strict";
 
-// Shows how each part of the page came: what the edge said of it in Cache-Status (RFC 9211), which the browser keeps with
-// its copy, and how long the first byte took.
-const parts = ["/", "/style.css", "/app.js", "/img/dawn.png", "/img/noon.png", "/img/dusk.png"];
+// Fills the table with a row for each file of the page: the edge, hit or miss, age, and time to the first byte. Edge and
+// hit come from Cache-Status (RFC 9211), which the browser stores with the file.
+const files = ["/", "/style.css", "/app.js", "/img/dawn.png", "/img/noon.png", "/img/dusk.png"];
 
 async function show(path) {
   const timing = performance.getEntriesByName(new URL(path, location).href)[0];
@@ -17,16 +17,16 @@ async function show(path) {
     [edge],
     hit ? ["hit", "hit"] : [rest.some((p) => p.startsWith("fwd=")) ? "miss" : "?", "miss"],
     [answer.headers.has("Age") ? answer.headers.get("Age") + " s" : "–"],
-    [timing && timing.transferSize > 0 ? took.toFixed(1) + " ms" : "own copy"],
+    [timing && timing.transferSize > 0 ? took.toFixed(1) + " ms" : "browser cache"],
   ]) {
     const cell = document.createElement("td");
-    for (const word of text.split(/(?<=\/)/)) cell.append(word, document.createElement("wbr")); // long paths break after a slash
+    for (const word of text.split(/(?<=\/)/)) cell.append(word, document.createElement("wbr")); // lets a long path break after a slash
     if (cls) cell.className = cls;
     row.append(cell);
   }
-  document.getElementById("parts").append(row);
+  document.getElementById("files").append(row);
 }
 
 addEventListener("load", async () => {
-  for (const path of parts) await show(path);
+  for (const path of files) await show(path);
 });
