@@ -1,17 +1,17 @@
 GO      ?= go
-# The race detector needs a C compiler; without one the tests run all the same.
+# The race detector needs a C compiler. Without one, tests run without the race detector.
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
 # All builds use the same flags, so that programs, tests and checks share the build cache. Only the
 # race detector needs C.
 export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 export CGO_ENABLED := 0
-# Without debug tables, which are 14 of 51 MB. Panics' stack traces and profiles don't need them.
+# Leaves out the debug tables, which are 14 of 51 MB. Stack traces and profiles don't need them.
 BUILD   := $(GO) build -ldflags "-s -w"
 
 .PHONY: help check-go build run test test-real first-hit bench bench-go bench-http bench-dns lab lint fuzz deb release
 
-# An older Go says no more than "invalid go version".
+# check-go prints a useful error, where an older Go prints only "invalid go version".
 WANT_GO := $(shell sed -n 's/^go //p' go.mod)
 
 check-go:
@@ -21,20 +21,20 @@ check-go:
 			for (i = 1; i <= 3; i++) if (h[i] + 0 != w[i] + 0) exit h[i] + 0 < w[i] + 0; \
 			exit 0 } \
 		{ exit 1 }' && exit 0; \
-	echo "Kaiku is built with Go $(WANT_GO) or newer. \"$(GO) version\" says:"; echo "    $$have"; \
-	echo "Get Go from https://go.dev/dl/ and have its folder bin first in PATH, or give its path: make build GO=/usr/local/go/bin/go"; exit 1
+	echo "Kaiku needs Go $(WANT_GO) or newer. \"$(GO) version\" prints:"; echo "    $$have"; \
+	echo "Get Go from https://go.dev/dl/, and put its folder bin first in PATH, or give its path: make build GO=/usr/local/go/bin/go"; exit 1
 
 help:
 	@echo "make build      bin/kaiku"
 	@echo "make run        build, and run the demo"
 	@echo "make test       tests that need only Go"
-	@echo "make test-real  tests against nginx, dig, curl and others of Debian"
-	@echo "make test-long  more of these, by hand"
+	@echo "make test-real  tests against nginx, dig, curl and other programs, as root"
+	@echo "make test-long  more of these, which take minutes"
 	@echo "make lint       gofmt, vet, staticcheck"
 	@echo "make fuzz       each fuzz target for FUZZTIME=$(FUZZTIME)"
-	@echo "make bench      the edge beside nginx, Varnish and others; also bench-dns, bench-go"
-	@echo "make lab        docs/finland.md: the Finland case over a simulated ocean, as root"
-	@echo "make first-hit  the time from kaiku init to the first hit, as root"
+	@echo "make bench      compares the edge with nginx, Varnish and others; see also bench-dns, bench-go"
+	@echo "make lab        measures a fleet over a simulated ocean, and writes docs/finland.md; as root"
+	@echo "make first-hit  measures the time from kaiku init to the first hit, as root"
 	@echo "make deb        a Debian package in dist/"
 	@echo "make release    programs for $(RELEASE_ARCHS) in dist/"
 
@@ -49,7 +49,7 @@ test: check-go
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 25m ./...
 	$(if $(RACE),$(GO) test ./edge)
 
-# dist/kaiku_VERSION_ARCH.deb. The units come from the templates that `kaiku deploy` has.
+# Builds dist/kaiku_VERSION_ARCH.deb. Its units come from the same templates as those of `kaiku deploy`.
 NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 DEB_ARCH    ?= $(shell $(GO) env GOARCH)
 DEB_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//' || true)
@@ -96,23 +96,22 @@ test-real: build
 	$(GO) test -count=1 -p 1 -timeout 45m -tags real -run '^TestReal' $(if $(REAL_SKIP),-skip '$(REAL_SKIP)') ./...
 	cd bench/grpc && $(GO) test -count=1 -timeout 5m ./...
 
-# Tests that take minutes, and that test-real mostly covers: the rotation of secrets, interrupted by
-# Ctrl-C.
+# Tests that take minutes: the rotation of secrets, interrupted by Ctrl-C. test-real covers most of it.
 test-long: build
 	$(GO) test -count=1 -p 1 -timeout 30m -tags real -run '^TestLong' ./...
 
-# The time from kaiku init to the first hit over HTTPS from the nearest edge, for a fleet of three
-# nodes: root, Linux; needs what TestRealDeploy needs.
+# Measures the time from kaiku init to the first hit over HTTPS from the nearest edge, for a fleet of
+# three nodes. Needs Linux, root, and the programs that TestRealDeploy needs.
 first-hit: check-go
 	$(GO) test -count=1 -timeout 5m -tags real -run '^TestRealFirstHit$$' -v ./cmd/kaiku
 
-# Compares Kaiku with its peers in one run. bench-http takes about a quarter of an hour.
-# BENCHFLAGS="-cases http3 -rounds 5" takes less, -skip-missing leaves out peers that are not
-# installed, and BENCHFLAGS="-cases growth" measures how the cost grows.
+# Compares Kaiku with other servers in one run. bench-http takes about a quarter of an hour.
+# BENCHFLAGS="-cases http3 -rounds 5" takes less. -skip-missing leaves out servers that are not
+# installed. BENCHFLAGS="-cases growth" measures how the cost grows.
 bench: bench-http
 
 # Needs nginx, Varnish, Apache Traffic Server, wrk and h2load (Debian: nginx-light varnish
-# trafficserver wrk nghttp2-client), and says how to install them.
+# trafficserver wrk nghttp2-client), and prints how to install them.
 bench-http: build
 	cd bench/caddy && $(GO) build -o ../../bin/caddy .
 	$(GO) build -o bin/bench-http ./bench/http
@@ -121,12 +120,12 @@ bench-http: build
 bench-go:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-# Needs gdnsd, Knot DNS with its geoip module and dnsperf, and says how to install them.
+# Needs gdnsd, Knot DNS with its geoip module and dnsperf, and prints how to install them.
 bench-dns: build
 	$(GO) run ./bench/dns -kaiku bin/kaiku $(BENCHFLAGS)
 
-# The Finland case over a simulated ocean, and the promise of purges under faults: an hour and a
-# half, root, Linux. Needs nginx, pdns_recursor, sshd, ssh-keygen, ip, unshare, setpriv, mkfs.ext4
+# Measures a fleet over a simulated ocean, and tests the promise of purges under faults. Takes an hour
+# and a half. Needs Linux, root, nginx, pdns_recursor, sshd, ssh-keygen, ip, unshare, setpriv, mkfs.ext4
 # and losetup (Debian: nginx-light pdns-recursor openssh-server openssh-client iproute2 util-linux
 # e2fsprogs mount). LABFLAGS="-short" takes five minutes. LABFLAGS="-parts feel", "-parts promise"
 # or "-parts faults -fault edge-cut" runs a part. Without LABFLAGS it writes docs/finland.md.

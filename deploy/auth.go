@@ -29,7 +29,7 @@ func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 		close = func() { conn.Close() }
 		if agents, err = agent.NewClient(conn).Signers(); err != nil {
 			close()
-			return nil, func() {}, fmt.Errorf("ask the SSH agent for its keys: %w", err)
+			return nil, func() {}, fmt.Errorf("list the keys of the SSH agent: %w", err)
 		}
 	}
 	var files []ssh.Signer
@@ -72,9 +72,9 @@ func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 	if len(out) == 0 {
 		close()
 		if len(locked) > 0 {
-			return nil, func() {}, fmt.Errorf("no SSH key can be used: %v has a passphrase: add it to the agent with ssh-add", locked)
+			return nil, func() {}, fmt.Errorf("no usable SSH key: %v has a passphrase; add it to the agent with ssh-add", locked)
 		}
-		return nil, func() {}, fmt.Errorf("there is no SSH key: none of %v is there, and the agent (SSH_AUTH_SOCK) has none for %s: make one with ssh-keygen -t ed25519, and bring it to each machine with ssh-copy-id USER@ADDRESS", h.identities, h.name)
+		return nil, func() {}, fmt.Errorf("no SSH key for %[2]s: none of %[1]v exists, and the agent (SSH_AUTH_SOCK) has no key; make one with ssh-keygen -t ed25519, and copy it to each machine with ssh-copy-id USER@ADDRESS", h.identities, h.name)
 	}
 	return out, close, nil
 }

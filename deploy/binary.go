@@ -42,10 +42,10 @@ func OpenBinary(path string) (*Binary, error) {
 		return nil, fmt.Errorf("%s is not a Linux program: build one with GOOS=linux make build, and give it with --binary", path)
 	}
 	if b.Machine = machines[program.Machine]; b.Machine == "" {
-		return nil, fmt.Errorf("%s is for %s, a processor that Kaiku does not support", path, program.Machine)
+		return nil, fmt.Errorf("%s is for %s, which Kaiku does not support: want amd64 or arm64", path, program.Machine)
 	}
 	if program.Section(".interp") != nil {
-		return nil, fmt.Errorf("%s is not static, and may miss its libraries on a node: build it with CGO_ENABLED=0, as make build does", path)
+		return nil, fmt.Errorf("%s is not a static program, and a node may not have its libraries: build it with CGO_ENABLED=0, as make build does", path)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func OpenBinaries(paths ...string) ([]*Binary, error) {
 				return nil
 			}
 			if o.Machine == b.Machine {
-				return fmt.Errorf("%s and %s are both for %s: give one of them", o.Path, b.Path, b.Machine)
+				return fmt.Errorf("%s and %s are both for %s: give only one", o.Path, b.Path, b.Machine)
 			}
 			if x, y := builds[o], buildRevision(path); x != y && x != "" && y != "" {
 				return fmt.Errorf("%s and %s are of different versions: %s and %s", o.Path, b.Path, x, y)
@@ -149,7 +149,7 @@ func findPrograms(folder string) ([]string, error) {
 				return nil, err
 			}
 			if want := architectures[arch]; b.Machine != want {
-				return nil, fmt.Errorf("%s is a program for %s: want one for %s, by its name", path, b.Machine,
+				return nil, fmt.Errorf("%s is a program for %s, but its name says %s", path, b.Machine,
 					cmp.Or(want, arch))
 			}
 		}
@@ -197,7 +197,7 @@ func parsePart(out []byte, size int64) (at int64, have bool, err error) {
 	}
 	at, err = strconv.ParseInt(text, 10, 64)
 	if err != nil || at < 0 || at > size {
-		return 0, false, permanentError{fmt.Errorf("the node said %.100q: want how much of the binary is there", text)}
+		return 0, false, permanentError{fmt.Errorf("read how much of the binary the node has: unexpected output %.100q", text)}
 	}
 	return at, false, nil
 }

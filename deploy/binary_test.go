@@ -67,7 +67,7 @@ func TestOpenBinaries(t *testing.T) {
 		t.Errorf("a folder without any: %v", err)
 	}
 	if _, err := opened(writeAll(t, map[string][]byte{"kaiku-linux-arm64": amd64})); err == nil ||
-		!strings.Contains(err.Error(), "kaiku-linux-arm64 is a program for x86_64: want one for aarch64") {
+		!strings.Contains(err.Error(), "kaiku-linux-arm64 is a program for x86_64, but its name says aarch64") {
 		t.Errorf("a name that is wrong: %v", err)
 	}
 	if of := buildRevision(dir + "/a"); strings.Contains(of, " ") { // the revision

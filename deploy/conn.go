@@ -111,7 +111,7 @@ func findRoot(ctx context.Context, client *ssh.Client) (string, error) {
 	}
 	if _, err := run(ctx, client, "sudo -n true", nil); err != nil {
 		if errors.As(err, new(*ScriptError)) {
-			return "", permanentError{fmt.Errorf("the user %s is not root on the machine, and may not use sudo without a password: %w", client.User(), err)}
+			return "", permanentError{fmt.Errorf("the user %s is neither root on the machine nor allowed to use sudo without a password: %w", client.User(), err)}
 		}
 		return "", err
 	}
@@ -150,10 +150,10 @@ func (c *Conn) retry(ctx context.Context, do func() error) error {
 			return errors.Join(ctx.Err(), err)
 		}
 		if try > retries {
-			return fmt.Errorf("%d tries failed, the last one: %w", try, err)
+			return fmt.Errorf("failed %d times; the last error: %w", try, err)
 		}
 		if c.onRetry != nil {
-			c.onRetry(fmt.Sprintf("%v; trying again (%d of %d)", err, try, retries))
+			c.onRetry(fmt.Sprintf("%v; retrying (%d of %d)", err, try, retries))
 		}
 		select {
 		case <-ctx.Done():

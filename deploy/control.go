@@ -71,9 +71,9 @@ func (d *Deploy) planControl(ctx context.Context, plans []*NodePlan) (*ControlPl
 	p.migratesLog = !members.Grouped && kept > 0 && len(p.To) > 1
 	if kept == 0 {
 		p.Removes = nil
-		p.Loses = fmt.Sprintf("no control node of the fleet file has the log: to keep it, deploy with %s beside the new ones first, and remove the old ones later", strings.Join(p.From, ", "))
+		p.Loses = fmt.Sprintf("none of the control nodes in the fleet file has the log: to keep it, first deploy with %s and the new control nodes together, and delete the old ones later", strings.Join(p.From, ", "))
 	} else if old := outdatedEdges(plans); p.migratesLog && len(old) > 0 {
-		p.Loses = fmt.Sprintf("edges of an earlier version (%s) would take the log for a new one when the control nodes change: to avoid that, deploy the new version first and change control nodes later", strings.Join(old, ", "))
+		p.Loses = fmt.Sprintf("edges with an earlier version (%s) would treat the log as a new one when the control nodes change: to avoid that, first deploy the new version, and change the control nodes later", strings.Join(old, ", "))
 	}
 	return p, nil
 }
@@ -104,7 +104,7 @@ func (d *Deploy) members(ctx context.Context, plans []*NodePlan) (*Members, erro
 		if err == nil {
 			answers[i] = &m
 		} else if !errors.Is(err, ErrNoControl) {
-			d.logf("%s: does not tell who the control nodes are: %v", n.Node, err)
+			d.logf("%s: can't list the control nodes: %v", n.Node, err)
 		}
 	})
 	var out *Members
@@ -115,7 +115,7 @@ func (d *Deploy) members(ctx context.Context, plans []*NodePlan) (*Members, erro
 		case out == nil:
 			out, by = m, plans[i].Node
 		case !slices.Equal(out.Names, m.Names):
-			return nil, fmt.Errorf("there are two control planes: by %s it has %s, by %s it has %s: end one of them, and move its data aside",
+			return nil, fmt.Errorf("there are two control planes: %s reports the control nodes %s, %s reports %s; stop one of the control planes, and move its data aside",
 				by, strings.Join(out.Names, ", "), plans[i].Node, strings.Join(m.Names, ", "))
 		}
 	}
@@ -129,15 +129,15 @@ func (p *ControlPlan) write(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "control plane: %s -> %s\n", strings.Join(p.From, ", "), strings.Join(p.To, ", "))
 	if p.Loses != "" {
-		fmt.Fprintf(b, "  edges will take everything that they have as stale, as the log of purges is lost to them:\n    %s\n", p.Loses)
+		fmt.Fprintf(b, "  the log of purges will be lost, so edges will mark everything in their caches as stale:\n    %s\n", p.Loses)
 	} else {
 		b.WriteString("  the log of purges is kept\n")
 	}
 	if p.migratesLog {
-		b.WriteString("  purges wait for some seconds, once, while it is carried over\n")
+		b.WriteString("  purges wait for some seconds while it is converted\n")
 	}
 	for _, n := range p.Removes {
-		fmt.Fprintf(b, "  take %s out, once others have all that it has\n", n)
+		fmt.Fprintf(b, "  remove %s from the control plane, once the others have all of its data\n", n)
 	}
 }
 
@@ -175,7 +175,7 @@ func (d *Deploy) removeMembers(ctx context.Context, p *ControlPlan) error {
 		if err := d.removeMember(ctx, by.Name, c, name); err != nil {
 			return err
 		}
-		d.logf("%s: taken out of the control plane", name)
+		d.logf("%s: removed from the control plane", name)
 	}
 	return nil
 }

@@ -60,8 +60,8 @@ func TestControlPlaneGrowsAndShrinks(t *testing.T) {
 	if len(turns) < 4 || !slices.Equal(turns[:3], want) || !strings.Contains(strings.Join(turns[3:], ","), "c2 drain") {
 		t.Errorf("turns %q, want %q first", turns, want)
 	}
-	if !strings.Contains(text, "  take a1 out, once others have all that it has\n") ||
-		strings.Contains(text, "carried over") {
+	if !strings.Contains(text, "  remove a1 from the control plane, once the others have all of its data\n") ||
+		strings.Contains(text, "converted") {
 		t.Errorf("the plan:\n%s", text)
 	}
 
@@ -86,7 +86,7 @@ func TestLogIsLost(t *testing.T) {
 		return p.Control
 	}
 	f.setControl("c2")
-	if p := plan(); p == nil || !strings.Contains(p.Loses, "deploy with c1 beside the new ones") || len(p.Removes) > 0 {
+	if p := plan(); p == nil || !strings.Contains(p.Loses, "first deploy with c1 and the new control nodes together") || len(p.Removes) > 0 {
 		t.Errorf("all are replaced at once: %+v", p)
 	}
 	f.setControl("c1", "c2")
@@ -94,12 +94,12 @@ func TestLogIsLost(t *testing.T) {
 		t.Errorf("one is added: %+v", p)
 	}
 	f.Binaries = []*Binary{testBinary(t, "two")}
-	if p := plan(); p == nil || !strings.Contains(p.Loses, "edges of an earlier version (e1)") {
+	if p := plan(); p == nil || !strings.Contains(p.Loses, "edges with an earlier version (e1)") {
 		t.Errorf("one is added, and edges are of an earlier version: %+v", p)
 	}
 	f.grouped = true
 	if p := plan(); p == nil || p.Loses != "" {
-		t.Errorf("nothing is carried over: %+v", p)
+		t.Errorf("nothing is converted: %+v", p)
 	}
 }
 

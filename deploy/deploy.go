@@ -61,7 +61,7 @@ type RunningFleet interface {
 
 // ErrNoDrain means that the fleet has no control plane, so name servers can't be told to drain a
 // node.
-var ErrNoDrain = errors.New("no control plane to tell name servers of a drain")
+var ErrNoDrain = errors.New("the fleet has no control plane, so a drain can't reach the name servers")
 
 // ErrRefused means that a node refused a request for a reason that does not pass by waiting.
 // Nothing was changed.
@@ -108,7 +108,7 @@ func (d *Deploy) check() error {
 	}
 	for _, n := range d.selected() {
 		if n.SSH == "" {
-			return fmt.Errorf("node %s has no ssh: give the address of its SSH server, such as root@203.0.113.10",
+			return fmt.Errorf("node %s has no SSH address: set ssh: in the fleet file, such as root@203.0.113.10",
 				n.Name)
 		}
 	}
@@ -223,7 +223,7 @@ func (d *Deploy) prepareNode(ctx context.Context, p *NodePlan) error {
 		return err
 	}
 	if _, err := c.Run(ctx, script("stage"), nil, files); err != nil {
-		return fmt.Errorf("lay files aside: %w", err)
+		return fmt.Errorf("stage the files: %w", err)
 	}
 	return nil
 }

@@ -234,7 +234,7 @@ func TestDiskFull(t *testing.T) {
 	n.write(t, "/run/free", "10000000\n")
 	n.fileSizeLimit.Store(1000)
 	_, _, err = f.tryDeploy(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "the node is as it was") {
+	if err == nil || !strings.Contains(err.Error(), "nothing was changed") {
 		t.Errorf("a disk that gets full: %v", err)
 	}
 	for name, n := range f.nodes {

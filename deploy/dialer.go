@@ -84,13 +84,13 @@ type unreachableError struct {
 
 // Error says what the cause may be.
 func (e *unreachableError) Error() string {
-	hint := "is the address right, and is the machine up?"
+	hint := "is the address right, and the machine up?"
 	var timeout net.Error
 	switch {
 	case errors.Is(e.err, syscall.ECONNREFUSED):
 		hint = "the machine is up, but no SSH server is at this port"
 	case errors.As(e.err, &timeout) && timeout.Timeout():
-		hint = "is the machine up, and does its firewall let this machine in?"
+		hint = "is the machine up, and does its firewall allow this machine?"
 	}
 	return fmt.Sprintf("can't connect to %s: %v: %s", e.addr, e.err, hint)
 }
@@ -127,7 +127,7 @@ func (d *Dialer) connectVia(ctx context.Context, config sshConfig, home, node, t
 	}
 	h.node = node
 	if depth > maxJumps || len(h.jumps) > maxJumps {
-		return nil, permanentError{fmt.Errorf("%s: more than %d jumps on the way: does ProxyJump go in a circle?",
+		return nil, permanentError{fmt.Errorf("%s: more than %d jumps: does ProxyJump form a loop?",
 			target, maxJumps)}
 	}
 	var before *ssh.Client
@@ -191,7 +191,7 @@ func (d *Dialer) connectHop(ctx context.Context, h host, via *ssh.Client) (clien
 		case denied != nil: // ssh.NewClientConn does not wrap it
 			return nil, permanentError{fmt.Errorf("%s: %w", h.addr(), denied)}
 		case ctx.Err() != nil:
-			return nil, withProxyError(fmt.Errorf("%s did not speak SSH in time: %w", h.addr(), ctx.Err()), conn)
+			return nil, withProxyError(fmt.Errorf("the SSH handshake with %s timed out: %w", h.addr(), ctx.Err()), conn)
 		// x/crypto/ssh has no error value for this failure.
 		case strings.Contains(err.Error(), "unable to authenticate"):
 			return nil, permanentError{fmt.Errorf("%s@%s accepts none of the keys: %w", h.user, h.addr(), err)}

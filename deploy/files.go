@@ -70,7 +70,7 @@ func CheckPath(p string) error {
 	}
 	if !strings.HasPrefix(p, "/") || path.Clean(p) != p || p == "/" ||
 		strings.ContainsFunc(p, func(c rune) bool { return !ok(c) }) {
-		return fmt.Errorf("%q can't be the path of a file on a node: want an absolute one of letters, digits and ._-+@",
+		return fmt.Errorf("%q is not a valid path on a node: want an absolute path of letters, digits and ._-+@",
 			p)
 	}
 	return nil
@@ -185,7 +185,7 @@ func (n *Node) Units() ([]File, error) {
 	}
 	for _, text := range slices.Concat([]string{n.Name, n.Program, n.Environment}, n.Listen, n.Writable) {
 		if strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }) {
-			return nil, fmt.Errorf("%q can't stand in a unit: it is not one line of visible characters", text)
+			return nil, fmt.Errorf("%q is not valid in a systemd unit: want one line of visible characters", text)
 		}
 	}
 	values := n.unitValues()

@@ -63,7 +63,7 @@ func changedKeyError(addr string, key ssh.PublicKey, err error) error {
 		known = append(known, fmt.Sprintf("%s %s (%s:%d)", k.Key.Type(), ssh.FingerprintSHA256(k.Key), k.Filename,
 			k.Line))
 	}
-	return fmt.Errorf("%w: %s shows %s %s, known is %s: somebody may be in between; if the machine was made anew, remove that line and run this again",
+	return fmt.Errorf("%w: %s has the key %s %s, but known_hosts has %s: somebody may be intercepting the connection; if the machine was reinstalled, delete that line and run this again",
 		ErrHostKeyChanged, addr, key.Type(), ssh.FingerprintSHA256(key), strings.Join(known, ", "))
 }
 
@@ -81,12 +81,12 @@ func (d *Dialer) acceptHostKey(h host, addr string, remote net.Addr, key ssh.Pub
 	case is:
 		return nil // added by another connection in the meantime
 	default: // known_hosts may be a device such as /dev/null, which keeps nothing
-		return fmt.Errorf("%w: %s shows %s, and showed %s before: somebody may be in between", ErrHostKeyChanged, who,
+		return fmt.Errorf("%w: %s has the key %s, but had %s before: somebody may be intercepting the connection", ErrHostKeyChanged, who,
 			is, d.taken[addr])
 	}
 	if !d.AcceptNew {
 		if d.Ask == nil {
-			return fmt.Errorf("%w: %s shows %s: compare it with what `%s` prints on the machine, and connect once with ssh, or run kaiku deploy with --accept-new-host-keys",
+			return fmt.Errorf("%w: %s has the key %s: compare it with what `%s` prints on the machine, then connect once with ssh, or give --accept-new-host-keys",
 				ErrHostKeyUnknown, who, is, showKeyCommand(key))
 		}
 		answer, err := d.Ask(fmt.Sprintf(`%s is not in known_hosts yet. It shows this host key:
@@ -98,12 +98,12 @@ Are they the same (yes/no)? `, who, is, showKeyCommand(key)), false)
 			return fmt.Errorf("%w: %s: %w", ErrHostKeyUnknown, who, err)
 		}
 		if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
-			return fmt.Errorf("%w: %s: not taken", ErrHostKeyUnknown, who)
+			return fmt.Errorf("%w: %s: you did not accept it", ErrHostKeyUnknown, who)
 		}
 	}
 	if len(h.knownHosts) > 0 {
 		if err := appendKnownHost(h.knownHosts[0], addr, remote, key); err != nil {
-			return fmt.Errorf("note the host key: %w", err)
+			return fmt.Errorf("write the host key to known_hosts: %w", err)
 		}
 	}
 	if d.taken == nil {

@@ -157,7 +157,7 @@ func (d *Deploy) binaryFor(st *state) (*Binary, error) {
 		}
 		machines = append(machines, b.Machine)
 	}
-	return nil, fmt.Errorf("its processor is %s, but the binary is for %s: give a binary for %[1]s with --binary, which you may repeat, or which may name a folder", st.machine, strings.Join(machines, " and "))
+	return nil, fmt.Errorf("its processor is %s, but the binary is for %s: give a binary for %[1]s too, by another --binary, or by a folder with both", st.machine, strings.Join(machines, " and "))
 }
 
 // process sets the action on the process for the largest effect of the changed files.
@@ -169,9 +169,9 @@ func (p *NodePlan) process(effect Effect) {
 	case p.Version != st.running || p.Version != st.current || effect == Restart:
 		p.Process = "restart"
 	case st.unfinished:
-		p.Process, p.Why = "restart", append(p.Why, "an earlier deploy did not come to its end")
+		p.Process, p.Why = "restart", append(p.Why, "an earlier deploy was interrupted")
 	case !st.enabled:
-		p.Process, p.Why = "restart", append(p.Why, "it would not start with the machine")
+		p.Process, p.Why = "restart", append(p.Why, "it is not enabled, so it would not start at boot")
 	case effect == Reload:
 		p.Process = "reload"
 	}

@@ -121,7 +121,7 @@ func (st *state) checkPorts(n *Node) error {
 			told[s.String()] = true
 			mend := "stop it"
 			if len(s.owners) > 0 {
-				mend = fmt.Sprintf("stop it (systemctl status %d tells its unit)", s.owners[0].pid)
+				mend = fmt.Sprintf("stop it (systemctl status %d prints its unit)", s.owners[0].pid)
 			}
 			errs = append(errs, fmt.Errorf("%s listens on %s, which %s needs: %s, or change %s", s.ownerNames(), s,
 				b.Key, mend, b.Key))

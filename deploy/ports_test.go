@@ -21,8 +21,8 @@ func TestBusyPort(t *testing.T) {
 		"tcp LISTEN 0 5 [fe80::1]%eth0:22 [::]:*\n"+
 		"tcp LISTEN 0 5 *:8080 *:* users:((\"other\",pid=1000,fd=3))\n")
 	_, err := f.Plan(t.Context())
-	want := "node hel1: nginx (pid 813), nginx (pid 812) listens on *:80/tcp, which edge.http needs: stop it (systemctl status 813 tells its unit), or change edge.http\n" +
-		"caddy (pid 900) listens on *:443/udp, which edge.https needs: stop it (systemctl status 900 tells its unit), or change edge.https"
+	want := "node hel1: nginx (pid 813), nginx (pid 812) listens on *:80/tcp, which edge.http needs: stop it (systemctl status 813 prints its unit), or change edge.http\n" +
+		"caddy (pid 900) listens on *:443/udp, which edge.https needs: stop it (systemctl status 900 prints its unit), or change edge.https"
 	if err == nil || err.Error() != want {
 		t.Errorf("the error is\n%v\nwant\n%s", err, want)
 	}

@@ -70,10 +70,10 @@ func (r *Removal) WriteTo(out io.Writer) (int64, error) {
 	line := func(format string, a ...any) { fmt.Fprintf(&b, "  "+format+"\n", a...) }
 	fmt.Fprintf(&b, "%s:\n", r.Node)
 	if r.SSH == "" {
-		line("leave the machine alone, as it is lost")
+		line("leave the machine as it is, because it is lost")
 	}
 	if r.Drain {
-		line("drain it, and wait until resolvers send no more clients")
+		line("drain it, and wait until cached DNS answers have expired")
 	}
 	if r.Stop {
 		line("stop kaiku.service, which finishes its requests")
@@ -89,10 +89,10 @@ func (r *Removal) WriteTo(out io.Writer) (int64, error) {
 		line("remove %s", path)
 	}
 	for _, path := range r.Kept {
-		line("keep %s, which no deploy put there", path)
+		line("keep %s, which no deploy installed", path)
 	}
 	if r.Forget {
-		line("forget it in the registry")
+		line("delete it from the registry")
 	}
 	if r.Nothing() {
 		line("nothing to do")
@@ -109,13 +109,13 @@ func (m *Remover) Plan(ctx context.Context) (*Removal, error) {
 		was, err := m.Registry.Look(ctx, m.Lost)
 		w.stop()
 		if err != nil {
-			return nil, fmt.Errorf("ask the control plane for node %s: %w", r.Node, err)
+			return nil, fmt.Errorf("look up node %s in the control plane: %w", r.Node, err)
 		}
 		r.was, r.Forget = was, was.Known
 	}
 	if m.Lost {
 		if r.was.Live {
-			return nil, fmt.Errorf("node %s is not lost: the control plane hears of it; remove it without --lost, or turn its machine off", r.Node)
+			return nil, fmt.Errorf("node %s is not lost: it still reports to the control plane; remove it without --lost, or turn its machine off", r.Node)
 		}
 		return r, nil
 	}
@@ -129,7 +129,7 @@ func (m *Remover) Plan(ctx context.Context) (*Removal, error) {
 	w.update("reading what is on it")
 	out, err := c.Run(ctx, script("about"), nil, nil)
 	if err != nil {
-		return nil, fmt.Errorf("node %s: read what is there: %w", r.Node, err)
+		return nil, fmt.Errorf("node %s: read its state: %w", r.Node, err)
 	}
 	name, err := r.parse(out)
 	if err != nil {
@@ -147,7 +147,7 @@ func (r *Removal) parse(out []byte) (name string, err error) {
 	ended := false
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
 		if ended {
-			return "", errors.New("the node said something after its end")
+			return "", errors.New("unexpected output of the node after its last line")
 		}
 		key, value, _ := strings.Cut(lines.Text(), " ")
 		switch key {
@@ -168,7 +168,7 @@ func (r *Removal) parse(out []byte) (name string, err error) {
 			secret = mode == "600"
 		}
 		if err := CheckPath(strings.TrimSuffix(value, "/")); err != nil {
-			return "", fmt.Errorf("the node said %.100q: %w", lines.Text(), err)
+			return "", fmt.Errorf("unexpected output of the node: %.100q: %w", lines.Text(), err)
 		}
 		switch key {
 		case "file":
@@ -185,11 +185,11 @@ func (r *Removal) parse(out []byte) (name string, err error) {
 		case "kept":
 			r.Kept = append(r.Kept, value)
 		default:
-			return "", fmt.Errorf("the node said %.100q: unknown", lines.Text())
+			return "", fmt.Errorf("unexpected output of the node: %.100q", lines.Text())
 		}
 	}
 	if !ended {
-		return "", errors.New("the node did not say all")
+		return "", errors.New("the output of the node is incomplete")
 	}
 	return name, nil
 }
@@ -211,7 +211,7 @@ func (m *Remover) Apply(ctx context.Context, r *Removal) error {
 		return nil
 	}
 	if r.Drain && m.Notice > 0 { // otherwise they might send clients to the node again
-		m.logf("%s: waiting %v until name servers have found that it is down", r.Node, m.Notice)
+		m.logf("%s: waiting %v until name servers see that it is down", r.Node, m.Notice)
 		w := m.startProgress(r.Node, "waiting for name servers, %v in all", m.Notice)
 		time.Sleep(m.Notice)
 		w.stop()
@@ -233,7 +233,7 @@ func (m *Remover) drainTarget(ctx context.Context) error {
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	if undone := m.Registry.Drain(undo, false); undone != nil {
-		return errors.Join(err, fmt.Errorf("undrain %s: %w; it may get no clients until kaiku undrain %s", name, undone,
+		return errors.Join(err, fmt.Errorf("undrain %s: %w; it gets no clients until you run kaiku undrain %s", name, undone,
 			name))
 	}
 	m.logf("%s: undrained; nothing was removed", name)
@@ -250,7 +250,7 @@ func (m *Remover) wipe(ctx context.Context, r *Removal) error {
 	w := m.startProgress(r.Node, "stopping and removing: it finishes its requests, and its cache is deleted")
 	defer w.stop()
 	if _, err := c.Run(ctx, script("remove"), r.Written, nil); err != nil {
-		return fmt.Errorf("node %s: remove what is there: %w; run this again", r.Node, err)
+		return fmt.Errorf("node %s: delete its files: %w; run this again", r.Node, err)
 	}
 	m.logf("%s: removed", r.Node)
 	return nil
@@ -265,13 +265,13 @@ func (m *Remover) forget(ctx context.Context, r *Removal) error {
 	for {
 		err := m.Registry.Forget(ctx)
 		if err == nil {
-			m.logf("%s: forgotten", r.Node)
+			m.logf("%s: deleted from the control plane", r.Node)
 			return nil
 		}
 		w.update("taking it out of the registry: %v", err)
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("forget node %s: %w; run this again with --lost", r.Node, err)
+			return fmt.Errorf("delete node %s from the control plane: %w; run this again with --lost", r.Node, err)
 		case <-time.After(cmp.Or(m.Every, time.Second)):
 		}
 	}

@@ -82,7 +82,7 @@ func TestRemove(t *testing.T) {
 		"  remove /etc/kaiku/fleet.yaml\n", "  remove " + stubFile + "\n",
 		"  remove /usr/local/lib/kaiku/" + f.Binaries[0].Version() + "/\n", "  remove /srv/my cache\n",
 		"  remove /var/lib/kaiku\n", "  remove /var/log/kaiku\n",
-		"  keep /etc/kaiku/by-hand.pem, which no deploy put there\n", "  forget it in the registry\n"} {
+		"  keep /etc/kaiku/by-hand.pem, which no deploy installed\n", "  delete it from the registry\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the plan lacks %q:\n%s", want, text)
 		}

@@ -209,7 +209,7 @@ func (d *Deploy) applyGroup(ctx context.Context, group []*NodePlan, at map[strin
 
 // settle waits until resolvers send no more clients to drained nodes.
 func (d *Deploy) settle(ctx context.Context, nodes string) error {
-	d.logf("%s: waiting %v for resolvers to forget it", nodes, d.Settle)
+	d.logf("%s: waiting %v until cached DNS answers have expired", nodes, d.Settle)
 	w := d.startProgress(nodes, "waiting for resolvers, %v in all", d.Settle)
 	defer w.stop()
 	select {
@@ -233,7 +233,7 @@ func (d *Deploy) checkSpare(ctx context.Context, group []*NodePlan) error {
 	defer d.startProgress(group[0].Node, "asking the control plane whether it goes on without it").stop()
 	// A node that is becoming a control node is not part of the control plane yet.
 	if err := d.Fleet.Spare(ctx, group[0].Node, c.DialContext); err != nil && !errors.Is(err, ErrNoControl) {
-		return fmt.Errorf("node %s was not changed, because the control plane needs it: %w", group[0].Node, err)
+		return fmt.Errorf("node %s was not changed, because the control plane needs it now: %w", group[0].Node, err)
 	}
 	return nil
 }
@@ -262,7 +262,7 @@ func (d *Deploy) drain(ctx context.Context, group []*NodePlan) (drained []*NodeP
 			// The node may be drained even though the response was lost.
 			return append(drained, p), fmt.Errorf("drain %s: %w", p.Node, err)
 		case !changed:
-			d.logf("%s: was drained already and stays so", p.Node)
+			d.logf("%s: was already drained, and stays drained", p.Node)
 		default:
 			d.logf("%s: drained", p.Node)
 			drained = append(drained, p)
@@ -276,7 +276,7 @@ func (d *Deploy) undrain(ctx context.Context, list []*NodePlan) error {
 	errs := make([]error, len(list))
 	forEach(list, func(i int, p *NodePlan) {
 		if err := d.undrainNode(ctx, p); err != nil {
-			errs[i] = fmt.Errorf("undrain %s: %w; it serves, but may get no clients until kaiku undrain %s", p.Node,
+			errs[i] = fmt.Errorf("undrain %s: %w; it is running, but gets no clients until you run kaiku undrain %s", p.Node,
 				err, p.Node)
 			return
 		}
@@ -336,7 +336,7 @@ func (d *Deploy) changeNode(ctx context.Context, p *NodePlan, report *NodeReport
 		return nil
 	}
 	why := fmt.Errorf("node %s: %w", p.Node, err)
-	d.logf("%v; putting back what it had", why)
+	d.logf("%v; restoring its previous version", why)
 	var sites *sitesError
 	if log, _ := c.Run(ctx, script("log"), nil, nil); len(log) > 0 && !errors.As(err, &sites) {
 		why = fmt.Errorf("%w; the end of its log:\n%s", why, strings.TrimSpace(string(log)))
@@ -346,7 +346,7 @@ func (d *Deploy) changeNode(ctx context.Context, p *NodePlan, report *NodeReport
 	w.stop()
 	if err != nil {
 		report.Note = "it failed, and so did putting back what it had"
-		return errors.Join(why, fmt.Errorf("node %s: put back what it had: %w", p.Node, err))
+		return errors.Join(why, fmt.Errorf("node %s: restore its previous version: %w", p.Node, err))
 	}
 	report.Version, report.Outcome, report.Note = p.From, "put back", "the new version was not well"
 	if p.From == "" {
@@ -354,7 +354,7 @@ func (d *Deploy) changeNode(ctx context.Context, p *NodePlan, report *NodeReport
 	}
 	if err := d.waitHealthy(ctx, c, p.Node, p.From, p.state.fleetSum()); err != nil {
 		report.Outcome, report.Note = "unknown", "it has what it had, and is not well with it"
-		return errors.Join(why, fmt.Errorf("node %s, put back: %w", p.Node, err))
+		return errors.Join(why, fmt.Errorf("node %s, with its previous version: %w", p.Node, err))
 	}
 	return d.attributeFailure(ctx, p, why)
 }

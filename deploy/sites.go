@@ -30,7 +30,7 @@ func (a SiteAnswer) String() string {
 	if a.Status != 0 {
 		status = fmt.Sprint(a.Status)
 	}
-	text := fmt.Sprintf("site %s: GET %s answers %s", a.Site, a.URL, status)
+	text := fmt.Sprintf("site %s: GET %s gets %s", a.Site, a.URL, status)
 	if a.Error != "" {
 		text += ": " + a.Error
 	}
@@ -127,7 +127,7 @@ func (d *Deploy) attributeFailure(ctx context.Context, p *NodePlan, why error) e
 	if _, failed, err := d.checkSites(ctx, p, p.wasWell); err != nil || len(failed) == 0 {
 		return why
 	}
-	return fmt.Errorf("%w\nthe site is not well with the node's previous version either, so this deploy is not the cause: deploy again, once the site is well or if it stays so", why)
+	return fmt.Errorf("%w\nthe site fails with the node's previous version too, so this deploy is not the cause: deploy again, even if the site still fails", why)
 }
 
 // finalCheck checks all sites through each edge of the plan and adds the results to the report. It
@@ -159,7 +159,7 @@ func (d *Deploy) finalCheck(ctx context.Context, p *Plan, report *Report) error 
 		}
 	}
 	if len(failed) > 0 {
-		errs = append(errs, fmt.Errorf("all nodes run the new version, but these sites are not well: %s; the report has the reasons", strings.Join(failed, ", ")))
+		errs = append(errs, fmt.Errorf("all nodes run the new version, but these sites fail: %s; the report has the reasons", strings.Join(failed, ", ")))
 	}
 	return errors.Join(errs...)
 }

@@ -69,7 +69,7 @@ func TestDeadOriginDoesNotKeepFromUpgrades(t *testing.T) {
 	f.onDrain = func(string, bool) { dead = true }
 	_, r, err := f.tryDeploy(t.Context())
 	if r.Nodes[0].Outcome != "put back" || err == nil ||
-		!strings.Contains(err.Error(), "not well with the node's previous version either") {
+		!strings.Contains(err.Error(), "fails with the node's previous version too") {
 		t.Errorf("%v, %+v", err, r.Nodes)
 	}
 	_, r = f.deploy(t)
@@ -84,14 +84,14 @@ func TestSitesThatAreNew(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	withSites(f, func(node string) bool { return node == "nyc1" })
 	_, r, err := f.tryDeploy(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "these sites are not well: www at nyc1;") ||
+	if err == nil || !strings.Contains(err.Error(), "these sites fail: www at nyc1;") ||
 		r.Nodes[1].Outcome != "done" {
 		t.Errorf("the first deploy: %v, %+v", err, r.Nodes)
 	}
 	withSites(f, func(string) bool { return false })
 	setConfig(f, "new site: 1\n")
 	_, r, err = f.tryDeploy(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "these sites are not well: new at hel1, new at nyc1;") ||
+	if err == nil || !strings.Contains(err.Error(), "these sites fail: new at hel1, new at nyc1;") ||
 		r.Nodes[0].Outcome != "done" {
 		t.Errorf("a site is added: %v, %+v", err, r.Nodes)
 	}

@@ -130,11 +130,11 @@ func TestConnectionLostForGood(t *testing.T) {
 	n.ssh.Close()
 	_, err = f.Apply(t.Context(), p)
 	if err == nil || !strings.Contains(err.Error(),
-		"node hel1: upload the binary: 3 tries failed, the last one: can't connect to "+n.addr) {
+		"node hel1: upload the binary: failed 3 times; the last error: can't connect to "+n.addr) {
 		t.Errorf("the error is %v", err)
 	}
-	if out := f.out.String(); !strings.Contains(out, "; trying again (1 of 2)\n") ||
-		!strings.Contains(out, "; trying again (2 of 2)\n") {
+	if out := f.out.String(); !strings.Contains(out, "; retrying (1 of 2)\n") ||
+		!strings.Contains(out, "; retrying (2 of 2)\n") {
 		t.Errorf("it says\n%s", out)
 	}
 }

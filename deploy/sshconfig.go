@@ -82,7 +82,7 @@ func splitTarget(target string) (user, name, port string, err error) {
 	if rest, ok := strings.CutPrefix(target, "ssh://"); ok {
 		u, err := url.Parse(target)
 		if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" {
-			return "", "", "", fmt.Errorf("%q is no SSH address: want [user@]host[:port]", rest)
+			return "", "", "", fmt.Errorf("%q is not an SSH address: want [user@]host[:port]", rest)
 		}
 		return u.User.Username(), u.Hostname(), u.Port(), nil
 	}
@@ -101,7 +101,7 @@ func splitTarget(target string) (user, name, port string, err error) {
 		name, port, _ = strings.Cut(name, ":")
 	}
 	if name == "" || strings.HasPrefix(name, "-") || strings.ContainsAny(name, " \t\r\n'\"/") {
-		return "", "", "", fmt.Errorf("%q is no SSH address: want [user@]host[:port]", target)
+		return "", "", "", fmt.Errorf("%q is not an SSH address: want [user@]host[:port]", target)
 	}
 	return user, name, port, nil
 }
@@ -110,7 +110,7 @@ func splitTarget(target string) (user, name, port string, err error) {
 func CheckSSH(target string) error {
 	_, _, port, err := splitTarget(target)
 	if n, e := strconv.Atoi(port); err == nil && port != "" && (e != nil || n < 1 || n > 65535) {
-		err = fmt.Errorf("%q is no SSH address: its port is not 1 to 65535", target)
+		err = fmt.Errorf("%q is not an SSH address: its port is not 1 to 65535", target)
 	}
 	return err
 }

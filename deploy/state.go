@@ -44,7 +44,7 @@ func readState(ctx context.Context, c *Conn, binaries []*Binary, paths []string)
 	}
 	out, err := c.Run(ctx, script("read"), append([]string{strings.Join(versions, " ")}, paths...), nil)
 	if err != nil {
-		return nil, fmt.Errorf("read what is there: %w", err)
+		return nil, fmt.Errorf("read its state: %w", err)
 	}
 	return parseState(out)
 }
@@ -55,7 +55,7 @@ func parseState(out []byte) (*state, error) {
 	ended := false
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
 		if ended {
-			return nil, errors.New("the node said something after its end")
+			return nil, errors.New("unexpected output of the node after its last line")
 		}
 		key, value, _ := strings.Cut(lines.Text(), " ")
 		var err error
@@ -71,7 +71,7 @@ func parseState(out []byte) (*state, error) {
 		case "free":
 			st.free, err = strconv.ParseInt(value, 10, 64)
 			if st.free < 0 || st.free > 1<<52 {
-				err = errors.New("no number of KiB")
+				err = errors.New("not a number of KiB")
 			}
 			st.free <<= 10
 		case "current":
@@ -106,14 +106,14 @@ func parseState(out []byte) (*state, error) {
 		case "end":
 			ended = true
 		default:
-			err = errors.New("unknown")
+			err = errors.New("unknown keyword")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("the node said %.100q: %w", lines.Text(), err)
+			return nil, fmt.Errorf("unexpected output of the node: %.100q: %w", lines.Text(), err)
 		}
 	}
 	if !ended {
-		return nil, errors.New("the node did not say all")
+		return nil, errors.New("the output of the node is incomplete")
 	}
 	return st, nil
 }
@@ -135,7 +135,7 @@ func (st *state) parseFile(line string) error {
 		return err
 	}
 	if len(sum) != 64 {
-		return errors.New("no SHA-256")
+		return errors.New("not a SHA-256")
 	}
 	st.files[path] = fileInfo{uint32(m), sum}
 	return CheckPath(path)
@@ -149,10 +149,10 @@ func (st *state) checkUsable(need int64) error {
 		errs = append(errs, fmt.Errorf("it runs %s: want Linux", st.kernel))
 	}
 	if !st.systemd {
-		errs = append(errs, errors.New("systemd does not run there: want Debian or Ubuntu on a machine of its own, no container"))
+		errs = append(errs, errors.New("it doesn't run systemd: want Debian or Ubuntu on a machine or virtual machine, not in a container"))
 	}
 	if len(st.missing) > 0 {
-		errs = append(errs, fmt.Errorf("it lacks %s", strings.Join(st.missing, ", ")))
+		errs = append(errs, fmt.Errorf("it has no %s: install that", strings.Join(st.missing, ", ")))
 	}
 	if need += minFreeDisk; need > minFreeDisk && st.free < need {
 		errs = append(errs, fmt.Errorf("its disk is full: /usr/local/lib/kaiku has %d MiB free, and %d MiB are needed; nothing was changed", st.free>>20, need>>20))

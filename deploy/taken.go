@@ -41,10 +41,10 @@ func checkStatus(status, sum string) error {
 	}
 	// Also if only a file that fleet.yaml names has changed.
 	if _, why, not := strings.Cut(rest, rejectedPrefix+sum+": "); not {
-		return fmt.Errorf("%w: it did not take the new fleet file: %s", ErrRefused, why)
+		return fmt.Errorf("%w: it refused the new fleet file: %s", ErrRefused, why)
 	}
 	if after, is := strings.CutPrefix(rest, sum); is && (after == "" || strings.HasPrefix(after, rejectedPrefix)) {
 		return nil
 	}
-	return fmt.Errorf("it has not taken the new fleet file yet")
+	return fmt.Errorf("it has not loaded the new fleet file yet")
 }

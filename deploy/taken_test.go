@@ -15,12 +15,12 @@ func TestRuns(t *testing.T) {
 		err         string // "" means no error
 	}{
 		{"", "a1", ""}, {"runs something", "a1", ""}, {Taken("a1"), "a1", ""}, {Taken("a1"), "", ""},
-		{Taken("b2"), "a1", "it has not taken the new fleet file yet"},
-		{Taken("a12"), "a1", "it has not taken the new fleet file yet"},
-		{NotTaken("b2", "a1", errors.New("line 3\nmore")), "a1", "refused: it did not take the new fleet file: line 3"},
-		{NotTaken("b2", "c3", errors.New("line 3")), "a1", "it has not taken the new fleet file yet"},
+		{Taken("b2"), "a1", "it has not loaded the new fleet file yet"},
+		{Taken("a12"), "a1", "it has not loaded the new fleet file yet"},
+		{NotTaken("b2", "a1", errors.New("line 3\nmore")), "a1", "refused: it refused the new fleet file: line 3"},
+		{NotTaken("b2", "c3", errors.New("line 3")), "a1", "it has not loaded the new fleet file yet"},
 		{NotTaken("a1", "c3", errors.New("line 3")), "a1", ""},
-		{NotTaken("a1", "a1", errors.New("no token")), "a1", "refused: it did not take the new fleet file: no token"},
+		{NotTaken("a1", "a1", errors.New("no token")), "a1", "refused: it refused the new fleet file: no token"},
 	} {
 		if err := checkStatus(c.status, c.sum); (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
 			t.Errorf("%q, %s: %v, want %s", c.status, c.sum, err, c.err)
@@ -43,7 +43,7 @@ func TestReloadIsWaitedFor(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	waited := make(chan error, 1)
 	go func() {
-		err := out.wait(ctx, "hel1: still waiting for it to be well: it has not taken the new fleet file yet (")
+		err := out.wait(ctx, "hel1: still waiting for it to be well: it has not loaded the new fleet file yet (")
 		waited <- errors.Join(err, os.WriteFile(n.root+"/run/go", nil, 0o600))
 	}()
 	if _, r, err := f.tryDeploy(t.Context()); err == nil || r.Nodes[0].Outcome != "put back" ||
@@ -58,7 +58,7 @@ func TestReloadIsWaitedFor(t *testing.T) {
 	setConfig(f, "broken: 1\n")
 	_, r, err := f.tryDeploy(t.Context())
 	if err == nil || !strings.Contains(err.Error(),
-		"node hel1: refused: it did not take the new fleet file: fleet.yaml is broken") ||
+		"node hel1: refused: it refused the new fleet file: fleet.yaml is broken") ||
 		r.Nodes[0].Outcome != "put back" {
 		t.Errorf("a file that it can't take: %v, %+v", err, r)
 	}

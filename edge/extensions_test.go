@@ -243,7 +243,7 @@ func testExplain(t *testing.T, p protocol) {
 		"/stored":  {`"source":"s-maxage"`, `"lifetime":60`, `"red"`, `"blue"`, `"size":4`, `"segment":1`},
 		"/private": {`"objects":null`, "private (RFC 9111, 5.2.2.7)"},
 		"/vary":    {`"Accept-Language":"fi"`, `"Accept-Language":"en"`},
-		"/never":   {"not asked for", "HEAD stores nothing"},
+		"/never":   {"not requested", "HEAD stores nothing"},
 
 		"/new":       {`"hint":`, "cache.default_ttl"},
 		"/validated": {`"status":200`},

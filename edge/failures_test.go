@@ -72,24 +72,24 @@ func testExplainFailures(t *testing.T, p protocol) {
 	if a := e.get("/new"); a.status != http.StatusBadGateway {
 		t.Errorf("a miss: %d", a.status)
 	}
-	want("/new", "failed when it was asked last", "EOF", "closed the connection")
-	want("/never", "not asked for", "", "")
+	want("/new", "the last fetch from the origin failed", "EOF", "closed the connection")
+	want("/never", "not requested", "", "")
 	e.get("/stored").wants(t, 200, "GET")
 	want("/stored", "", "EOF", "closed the connection") // though nobody noticed
 	if a := e.do(e.request("POST", "/form", "x")); a.status != http.StatusBadGateway {
 		t.Errorf("a POST: %d", a.status)
 	}
-	want("/form", "failed when it was asked last", "EOF", "")
+	want("/form", "the last fetch from the origin failed", "EOF", "")
 	does.Store(errs)
 	if a := e.get("/new"); a.status != http.StatusServiceUnavailable {
 		t.Errorf("a server error: %d", a.status)
 	}
-	want("/new", "failed when it was asked last", "origin answered 503", "")
+	want("/new", "the last fetch from the origin failed", "origin answered 503", "")
 	e.get("/stored").wants(t, 200, "GET")
 	want("/stored", "", "origin answered 503", "")
 	does.Store(stores)
 	e.do(e.request("POST", "/form", "x")).wants(t, 200, "POST")
-	want("/form", "not asked for", "", "")
+	want("/form", "not requested", "", "")
 	for _, path := range []string{"/new", "/stored"} {
 		e.get(path).wants(t, 200, "GET")
 		want(path, "", "", "")

@@ -138,7 +138,7 @@ func (h *beats) serve(ctx context.Context, js jetstream.JetStream) {
 		work.Go(func() {
 			defer func() { <-slots }()
 			if err := h.write(ctx, js, batch); err != nil {
-				h.control.Log.Debug("control plane: write to the registry what edges say", "error", err)
+				h.control.Log.Debug("control plane: write the beats of edges to the registry", "error", err)
 				h.putBack(batch)
 			}
 		})
@@ -181,7 +181,7 @@ func (h *beats) write(ctx context.Context, js jetstream.JetStream, batch []heard
 		return err
 	}
 	if len(b) > maxPurge {
-		return errors.New("there are too many")
+		return errors.New("too many beats")
 	}
 	if _, err = js.Publish(ctx, "$KV."+leaseBucket+"."+beatsPrefix+h.control.Node, b); err != nil {
 		return fmt.Errorf("write %d beats: %w", len(batch), err)

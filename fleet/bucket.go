@@ -73,7 +73,7 @@ func (c *Client) bucketAt(ctx context.Context, bucket string) (Position, error) 
 	defer cancel()
 	stream, err := c.js.Stream(ctx, "KV_"+bucket)
 	if err != nil {
-		return Position{}, fmt.Errorf("ask for the bucket %s: %w", bucket, err)
+		return Position{}, fmt.Errorf("look up the bucket %s: %w", bucket, err)
 	}
 	info := stream.CachedInfo()
 	return Position{Log: logOf(info), Seq: info.State.LastSeq}, nil
@@ -98,7 +98,7 @@ type watch struct {
 // serve follows the bucket until ctx ends. It reconnects, and follows a bucket that replaces this
 // one.
 func (w *watch) serve(ctx context.Context) {
-	out := outage{log: w.client.Log, what: "control plane: out of touch with a bucket; what was known of it stays",
+	out := outage{log: w.client.Log, what: "control plane: a bucket can't be watched; its last known contents stay in use",
 		attrs: []any{"bucket", w.bucket}}
 	for ctx.Err() == nil {
 		w.followed = false

@@ -103,7 +103,7 @@ func (c *Control) beginCarry(ctx context.Context) error {
 	}
 	c.did("read")
 	if err := copySynced(f.store(), f.next()); err != nil {
-		return fmt.Errorf("copy what is to be carried over, which takes as much room on the disk again: %w", err)
+		return fmt.Errorf("copy the log of purges, which needs the same disk space again: %w", err)
 	}
 	c.group = firstGroup + "-" + strings.ToLower(rand.Text()[:16])
 	if err := writeGroup(f.next(), c.group); err != nil {
@@ -170,7 +170,7 @@ func (c *Control) finishCarry(ctx context.Context) error {
 	defer conn.Close()
 	for _, s := range c.carrying.Streams {
 		if err := s.adopt(ctx, js); err != nil {
-			return fmt.Errorf("carry over %s: %w; what was there is untouched, and the next start begins anew with it",
+			return fmt.Errorf("convert %s: %w; the original is untouched, and the next start tries again",
 				s.Config.Name, err)
 		}
 		c.did("adopted " + s.Config.Name)
@@ -182,7 +182,7 @@ func (c *Control) finishCarry(ctx context.Context) error {
 	c.did("committed")
 	c.carrying = nil
 	close(c.open)
-	c.Log.Info("control plane: the log of purges was carried over into a group, which others can join", "group",
+	c.Log.Info("control plane: the log of purges was converted to a group that other control nodes can join", "group",
 		c.group)
 	return os.RemoveAll(f.before())
 }
@@ -197,7 +197,7 @@ func (c *Control) untilOpen() error {
 	case <-c.open:
 		return nil
 	case <-time.After(doorTime):
-		return errors.New("the log of purges is being carried over")
+		return errors.New("the log of purges is being converted")
 	}
 }
 
@@ -216,7 +216,7 @@ func (s *carriedStream) adopt(ctx context.Context, js jetstream.JetStream) error
 			info.State.LastSeq)
 	}
 	if logOf(info) != s.Log {
-		return errors.New("it is taken for another one")
+		return errors.New("NATS treats it as another log")
 	}
 	return nil
 }

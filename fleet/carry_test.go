@@ -192,7 +192,7 @@ func TestFolderIsDamaged(t *testing.T) {
 		0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "no name of a group") {
+	if err := c.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "is not the name of a group") {
 		t.Errorf("it starts: %v", err)
 	}
 }

@@ -58,7 +58,7 @@ func (c challenge) key() string {
 func newChallenge(name, value string) (challenge, error) {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	if !strings.HasPrefix(name, challengeLabel) || len(name) > 253 {
-		return challenge{}, fmt.Errorf("%q is no name for a challenge: want %sNAME", name, challengeLabel)
+		return challenge{}, fmt.Errorf("%q is not the name of a challenge: want %sNAME", name, challengeLabel)
 	}
 	if value == "" || len(value) > maxText {
 		return challenge{}, fmt.Errorf("the challenge at %s has %d bytes, want 1 to %d", name, len(value), maxText)
@@ -107,7 +107,7 @@ func (c *Challenges) Present(ctx context.Context, name, value string) error {
 				return fmt.Errorf("publish the challenge at %s: not all name servers are live: %w", record.Name,
 					ctx.Err())
 			}
-			return fmt.Errorf("publish the challenge at %s: not answered yet by %s: %w", record.Name,
+			return fmt.Errorf("publish the challenge at %s: these name servers don't answer it yet: %s: %w", record.Name,
 				strings.Join(behind, ", "), ctx.Err())
 		}
 	}

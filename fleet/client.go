@@ -82,7 +82,7 @@ func (c *Client) Create(ctx context.Context, replicas int) {
 		}
 		if err.Error() != told && !errors.Is(err, errNoControl) {
 			told = err.Error()
-			c.Log.Info("control plane: waits for its other nodes", "error", err)
+			c.Log.Info("control plane: waiting for the other control nodes", "error", err)
 		}
 		select {
 		case <-time.After(300 * time.Millisecond):
@@ -233,7 +233,7 @@ func (c *Client) positionAnd(ctx context.Context, q *endQuestion) (last Position
 		return last, first, false, err
 	}
 	if err != nil {
-		return Position{}, 0, false, fmt.Errorf("ask for the end of the purge log: %w", err)
+		return Position{}, 0, false, fmt.Errorf("query the end of the purge log: %w", err)
 	}
 	return Position{end.Log, end.Last, end.Mark}, end.First, end.Taken, nil
 }
@@ -248,7 +248,7 @@ func (c *Client) positionOfLeader(ctx context.Context) (last Position, first uin
 	info, err := stream.Info(ctx)
 	if err != nil {
 		c.missed(err)
-		return Position{}, 0, fmt.Errorf("ask for the purge log: %w", err)
+		return Position{}, 0, fmt.Errorf("query the purge log: %w", err)
 	}
 	if info.Cluster != nil && info.Cluster.Name != "" && info.Cluster.Leader == "" {
 		return Position{}, 0, fmt.Errorf("%w: the purge log has no leader", ErrUnavailable)

@@ -67,7 +67,7 @@ func (c *Client) Dial() error {
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			if isOtherKey(err) && !told {
 				told = true
-				c.Log.Error("control plane: a control node and this node refuse each other: they have different fleet keys, or the credential here is of another one", "error", err)
+				c.Log.Error("control plane: a control node and this node refuse each other: their fleet keys differ, or this node's credential was made with another key", "error", err)
 			}
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -281,7 +281,7 @@ func (c *Client) settle(ctx context.Context) {
 				continue
 			}
 			if i != at {
-				c.Log.Info("control plane: moves to a nearer control node, or one that has the log", "server",
+				c.Log.Info("control plane: switching to a nearer control node, or to one that has the log", "server",
 					c.Servers[i])
 				c.move(ctx, i)
 			}

@@ -151,8 +151,8 @@ func TestOtherKeyIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		testwait.Until(t, "the log tells of a connection, or why there is none",
-			func() bool { return log.has("connected") || log.has("different fleet keys") })
-		if log.has("different fleet keys") != other {
+			func() bool { return log.has("connected") || log.has("their fleet keys differ") })
+		if log.has("their fleet keys differ") != other {
 			t.Errorf("with %s, the log has\n%s", letters, log)
 		}
 		c.Close()

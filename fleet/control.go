@@ -260,7 +260,7 @@ func (c *Control) serveOnce(ctx context.Context) error {
 	for what, serve := range answers {
 		work.Go(func() {
 			if err := serve(reading); err != nil {
-				c.Log.Error("control plane: nothing is told of "+what, "error", err)
+				c.Log.Error("control plane: can't answer queries about "+what, "error", err)
 			}
 		})
 	}

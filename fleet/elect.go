@@ -51,7 +51,7 @@ func (c *Control) elect(ctx context.Context) error {
 		}
 		asked = time.Now()
 		if n := campaign(s, "") + campaign(s, server.DEFAULT_GLOBAL_ACCOUNT); n > 0 { // "" is NATS's own account
-			c.Log.Info("control plane: asks other control nodes for votes, as there is no leader", "groups", n)
+			c.Log.Info("control plane: no leader: requesting votes from the other control nodes", "groups", n)
 		}
 	}
 }

@@ -73,7 +73,7 @@ func (f folder) group() (string, error) {
 	}
 	name := strings.TrimSpace(string(b))
 	if err == nil && !isGroup(name) {
-		err = fmt.Errorf("%s: %.40q is no name of a group", groupFile, name)
+		err = fmt.Errorf("%s: %.40q is not the name of a group", groupFile, name)
 	}
 	return name, err
 }

@@ -112,7 +112,7 @@ const batchSize = 1000
 // Serve follows the log until ctx ends.
 func (f *Follower) Serve(ctx context.Context) error {
 	f.set(f.Start)
-	out := outage{log: f.Client.Log, what: "purge log: out of touch; purges don't reach this edge"}
+	out := outage{log: f.Client.Log, what: "purge log: can't be read; purges don't reach this edge"}
 	for ctx.Err() == nil {
 		began, anew := f.touched.Load(), f.Client.connected()
 		err := f.follow(ctx)
@@ -197,9 +197,9 @@ func (f *Follower) lacks(last Position, first uint64) bool {
 // which the edge lacks. Otherwise the log lost entries.
 func (f *Follower) lose(now Position, trimmed bool) error {
 	if have := f.Applied(); have.Log == 0 {
-		f.Client.Log.Info("purge log: followed for the first time; what this edge has from before is stale", "log", now)
+		f.Client.Log.Info("purge log: followed for the first time; everything in the cache is now stale", "log", now)
 	} else {
-		f.Client.Log.Warn("purge log: it is another one, or lacks what this edge has not seen: all that it has is stale", "had", have, "log", now)
+		f.Client.Log.Warn("purge log: it is another log, or no longer has purges that this edge has not applied; everything in the cache is now stale", "had", have, "log", now)
 	}
 	f.proven.Store(nil)
 	if err := f.Lost(now); err != nil {
@@ -290,7 +290,7 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 			if due.stalls(known.at.Seq, f.Applied().Seq, f.Client.received.Load(), now) || from.size < maxFed &&
 				due.tooLarge(now) {
 				f.wide = true
-				return fmt.Errorf("purges up to %d are due, and none arrives", known.at.Seq)
+				return fmt.Errorf("purges up to %d are due, but none arrives", known.at.Seq)
 			}
 		case c := <-nearer:
 			next, err := openFeed(ctx, c, f.feedSize())
@@ -323,7 +323,7 @@ func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 		}
 		seq, mark := meta.Sequence.Stream, markOf(meta.Sequence.Stream, meta.Timestamp)
 		if seq != from.due {
-			return fmt.Errorf("purge %d came where %d was due", seq, from.due)
+			return fmt.Errorf("received purge %d instead of %d", seq, from.due)
 		}
 		from.due++
 		if seq <= after.Seq {
@@ -334,7 +334,7 @@ func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 			continue
 		}
 		if seq > after.Seq+1 {
-			return fmt.Errorf("purge %d came where %d was due", seq, after.Seq+1)
+			return fmt.Errorf("received purge %d instead of %d", seq, after.Seq+1)
 		}
 		if seq > f.excused && f.differs(m) {
 			f.excused = seq
@@ -366,10 +366,10 @@ func (f *Follower) suspectCopy(from *feed) error {
 	}
 	if f.avoid != from.by {
 		f.avoid = from.by
-		f.Client.Log.Error("purge log: the copy that a control node delivers has other entries than a majority of them, as after an old backup: "+
-			"stop that node, and move its folder aside; it gets the log from the others", "control_node", from.by)
+		f.Client.Log.Error("purge log: the copy of one control node differs from the copies of the majority, as after restoring an old backup: "+
+			"stop that node, move its folder aside, and start it again: it gets the log from the others", "control_node", from.by)
 	}
-	return fmt.Errorf("the copy of the purge log that %s has differs", from.by)
+	return fmt.Errorf("the copy of the purge log on %s differs", from.by)
 }
 
 // differs reports whether a purge refers to another entry than the one that was applied. The

@@ -128,11 +128,11 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 	subject, reply := string(words[0]), ""
 	if len(words) > 1+sizes {
 		if reply = string(words[1]); !f.own(reply) {
-			return fmt.Errorf("%w: an answer of %.80q on %.80q", errFrame, subject, reply)
+			return fmt.Errorf("%w: %.80q asks for its answer on %.80q", errFrame, subject, reply)
 		}
 	}
 	if strings.HasPrefix(subject, purgeSubject+".") && subject != subjectOf(siteOf(subject)) {
-		return fmt.Errorf("%w: %.80q, which is none of a purge", errFrame, subject)
+		return fmt.Errorf("%w: %.80q, which is not the subject of a purge", errFrame, subject)
 	}
 	limit := maxMessage(subject)
 	if sizes == 2 {
@@ -263,7 +263,7 @@ func checkLease(b []byte, who identity) error {
 		return err
 	}
 	if l.Node != who.node {
-		return fmt.Errorf("it is of node %.80q", l.Node)
+		return fmt.Errorf("it belongs to node %.80q", l.Node)
 	}
 	for _, role := range l.Roles {
 		if !slices.Contains(who.roles, role) {

@@ -101,7 +101,7 @@ func (g *gate) serve() {
 			defer g.conns.Done()
 			defer g.remove(c)
 			if err := g.pass(c); errors.Is(err, errFrame) {
-				g.control.Log.Warn("control plane: a connection was ended", "from", c.RemoteAddr(), "error", err)
+				g.control.Log.Warn("control plane: connection closed", "from", c.RemoteAddr(), "error", err)
 			}
 		}()
 	}

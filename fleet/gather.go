@@ -49,7 +49,7 @@ func (c *Control) own(opts *server.ClientOpts) bool {
 func (c *Control) settle(ctx context.Context) error {
 	f := folder(c.Dir)
 	if err := f.undo(); err != nil {
-		return fmt.Errorf("go back to before the log was carried over: %w", err)
+		return fmt.Errorf("restore the log of purges after an interrupted conversion: %w", err)
 	}
 	in, err := f.inGroup()
 	if err != nil {
@@ -74,12 +74,12 @@ func (c *Control) settle(ctx context.Context) error {
 	others := c.look(ctx, true)
 	for _, o := range others {
 		if o.log || o.group != "" && o.group != firstGroup {
-			return fmt.Errorf("this node has a log of purges in %s, and control node %s has another one: move the folder of the one that is not to count aside", c.Dir, o.node)
+			return fmt.Errorf("this node has a log of purges in %s, and control node %s has another one: move aside the folder of the log that you don't want", c.Dir, o.node)
 		}
 	}
-	c.Log.Info("control plane: carries the log of purges over into a group that others can join", "dir", c.Dir)
+	c.Log.Info("control plane: converts the log of purges to a group that other control nodes can join", "dir", c.Dir)
 	if err := c.beginCarry(ctx); err != nil {
-		return fmt.Errorf("carry the log of purges over: %w", err)
+		return fmt.Errorf("convert the log of purges: %w", err)
 	}
 	return nil
 }
@@ -210,7 +210,7 @@ func (c *Control) missing() string {
 	slices.Sort(here)
 	need := "a majority of its members"
 	if c.fresh {
-		need = fmt.Sprintf("one of its members, or all %d control nodes of the fleet file: as long as one is away that may have the log of purges, no other log is begun", len(c.Peers)+1)
+		need = fmt.Sprintf("one of its members, or all %d control nodes of the fleet file: a control node that is missing may have the log of purges, so no new log is started", len(c.Peers)+1)
 	}
 	return fmt.Sprintf("control plane: waits for %s; connected with this node: [%s]", need, strings.Join(here, " "))
 }

@@ -89,7 +89,7 @@ func NewKey(text []byte) (Key, error) {
 	}
 	for _, s := range list {
 		if len(s) < minKey {
-			return Key{}, fmt.Errorf("%d characters are too few for a fleet key: want %d or more on a line, random ones, as of `openssl rand -base64 32`", len(s), minKey)
+			return Key{}, fmt.Errorf("a fleet key of %d characters is too short: want a line of at least %d random characters, such as `openssl rand -base64 32` prints", len(s), minKey)
 		}
 	}
 	return Key{secrets: list}, nil
@@ -98,7 +98,7 @@ func NewKey(text []byte) (Key, error) {
 // derive derives secrets of n bytes for a purpose (RFC 5869), one from each secret of the key.
 func (k Key) derive(purpose string, n int) ([][]byte, error) {
 	if k.secrets == nil {
-		return nil, errors.New("this takes the fleet key itself, not the credential of a node")
+		return nil, errors.New("this needs the fleet key itself, not the credential of a node")
 	}
 	out := make([][]byte, len(k.secrets))
 	for i, s := range k.secrets {
@@ -159,7 +159,7 @@ func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
 		return nil, err
 	}
 	if name := c.cert.Leaf.Subject.CommonName; name != node {
-		return nil, fmt.Errorf("the credential is that of node %s, not of %s", name, node)
+		return nil, fmt.Errorf("the credential belongs to node %s, not to %s", name, node)
 	}
 	pool := c.pool()
 	return &tls.Config{
@@ -187,7 +187,7 @@ func (k Key) PeerTLS(node string, roles ...string) (*tls.Config, error) {
 // before.
 func wantRole(st tls.ConnectionState, role string) error {
 	if len(st.PeerCertificates) == 0 {
-		return errors.New("the other side shows no certificate")
+		return errors.New("the other side sent no certificate")
 	}
 	if subject := st.PeerCertificates[0].Subject; !slices.Contains(subject.OrganizationalUnit, role) {
 		return fmt.Errorf("node %s does not have the role %s", subject.CommonName, role)
@@ -248,12 +248,12 @@ func withRole(conf *tls.Config, role string) *tls.Config {
 	conf.InsecureSkipVerify = true // skips the check of the name only: VerifyConnection verifies the rest
 	conf.VerifyConnection = func(st tls.ConnectionState) error {
 		if len(st.PeerCertificates) == 0 {
-			return errors.New("the other side shows no certificate")
+			return errors.New("the other side sent no certificate")
 		}
 		cert := st.PeerCertificates[0]
 		if _, err := cert.Verify(x509.VerifyOptions{Roots: conf.RootCAs,
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
-			return fmt.Errorf("the other side is not of this fleet: %w", err)
+			return fmt.Errorf("the other side is not a node of this fleet: %w", err)
 		}
 		if role == "" {
 			return nil

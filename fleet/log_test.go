@@ -23,7 +23,7 @@ func TestNatsLog(t *testing.T) {
 		{l.Warnf, "TLS certificate chain and hostname of solicited routes will not be verified. DO NOT USE IN PRODUCTION!", "", ""},
 		{l.Errorf, "Error trying to connect to route (attempt 1): dial tcp 192.0.2.1:6222: connect: connection refused",
 			"INFO", "another control node"},
-		{l.Warnf, "JetStream has not established contact with a meta leader", "INFO", "waits for a majority"},
+		{l.Warnf, "JetStream has not established contact with a meta leader", "INFO", "waiting for a majority"},
 		{l.Errorf, "192.0.2.1:40000 - cid:5 - TLS handshake error: EOF", "INFO", "without a certificate of the fleet"},
 		{l.Warnf, "JetStream cluster stream '$G > PURGES' has NO quorum, stalled", "WARN", "no majority"},
 		{l.Errorf, "JetStream out of space, will be DISABLED", "ERROR", "can't be written"},

@@ -114,7 +114,7 @@ func confirm(first, last []copyState) (logEnd, error) {
 			return end.logEnd, nil
 		}
 	}
-	return logEnd{}, fmt.Errorf("%d copies of the purge log answer, and no majority agrees on its end", len(first))
+	return logEnd{}, fmt.Errorf("%d copies of the purge log answer, but no majority agrees on its end", len(first))
 }
 
 // differs reports whether two copies are known to be of different logs, or of different histories
@@ -165,11 +165,11 @@ func (r *logReader) serve(ctx context.Context) error {
 	defer r.conn.Close()
 	copies := make(chan *nats.Msg, maxAskedCopies)
 	if _, err := r.conn.ChanSubscribe(copySubject, copies); err != nil {
-		return fmt.Errorf("answer questions about the purge log: %w", err)
+		return fmt.Errorf("answer queries about the purge log: %w", err)
 	}
 	// NATS prefers the control node that the asking node is connected to.
 	if _, err := r.conn.ChanQueueSubscribe(endSubject, "control", r.asking); err != nil {
-		return fmt.Errorf("answer questions about the purge log: %w", err)
+		return fmt.Errorf("answer queries about the purge log: %w", err)
 	}
 	done := make(chan struct{})
 	go func() {
@@ -239,7 +239,7 @@ func (r *logReader) answer(m *nats.Msg, v any) {
 		err = m.Respond(b)
 	}
 	if err != nil {
-		r.control.Log.Debug("control plane: tell of the purge log", "error", err)
+		r.control.Log.Debug("control plane: answer a query about the purge log", "error", err)
 	}
 }
 
@@ -300,8 +300,8 @@ func (r *logReader) logDifference(copies []copyState) {
 		}
 	}
 	if text != "" && text != r.logged {
-		r.control.Log.Error("control plane: two control nodes have different purge logs, as one was put back from a backup: "+
-			"stop the one that is wrong, and move its folder aside; it gets the log from the others", "nodes", text)
+		r.control.Log.Error("control plane: two control nodes have different purge logs, as after restoring a backup: "+
+			"stop the one with the wrong log, move its folder aside, and start it again: it gets the log from the others", "nodes", text)
 	}
 	r.logged = text
 }

@@ -70,7 +70,7 @@ func (m *marks) learn(seq, mark uint64) {
 }
 
 // errOtherHistory means that an edge has applied entries that the log does not have.
-var errOtherHistory = errors.New("the purge log has other entries than those that were applied")
+var errOtherHistory = errors.New("the purge log differs from the purges that this edge has applied")
 
 // reference identifies the entry before a purge, or one not long before it. So each entry vouches
 // for those before it: a copy of the log that lacks some in the middle, or has others, is noticed.

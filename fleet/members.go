@@ -95,7 +95,7 @@ func (c *Control) newMembership() (*membership, error) {
 				err = msg.Respond(b)
 			}
 			if err != nil {
-				c.Log.Warn("control plane: answer a question about its members", "error", err)
+				c.Log.Warn("control plane: answer a query about its members", "error", err)
 			}
 		})
 	}
@@ -123,7 +123,7 @@ func (c *Control) newMembership() (*membership, error) {
 	}
 	if err != nil {
 		m.close()
-		return nil, fmt.Errorf("answer questions about the control plane's members: %w", err)
+		return nil, fmt.Errorf("answer queries about the control plane's members: %w", err)
 	}
 	return m, nil
 }
@@ -189,7 +189,7 @@ func (m *membership) remove(node string) (removal, error) {
 		return removal{Waits: fmt.Sprintf("only %d of the other %d control nodes have all that the group agreed on",
 			there, stay)}, nil
 	case name == m.control.Node:
-		return removal{Waits: "another control node is to lead the group"}, requestChange(m.system,
+		return removal{Waits: "another control node must become leader of the group first"}, requestChange(m.system,
 			server.JSApiLeaderStepDown,
 			nil)
 	}
@@ -209,7 +209,7 @@ func (m *membership) remove(node string) (removal, error) {
 	if waits != "" {
 		return removal{Waits: waits}, nil
 	}
-	return removal{Waits: "the group is to agree on it"}, requestChange(m.system, server.JSApiRemoveServer,
+	return removal{Waits: "the group has to agree first"}, requestChange(m.system, server.JSApiRemoveServer,
 		server.JSApiMetaServerRemoveRequest{Server: node, Peer: id})
 }
 
@@ -249,13 +249,13 @@ func (m *membership) vacate(name, id string, stay int) (waits string, err error)
 		conf := info.Config
 		conf.Replicas = want
 		if _, err := m.js.UpdateStream(ctx, conf); err != nil {
-			return fmt.Sprintf("%s can't be kept by %d control nodes yet: %v", name, want, err), nil
+			return fmt.Sprintf("%s can't have %d copies yet: %v", name, want, err), nil
 		}
-		return fmt.Sprintf("%s comes to be kept by %d control nodes", name, want), nil
+		return fmt.Sprintf("%s is getting %d copies", name, want), nil
 	case len(info.Cluster.Replicas)+1 != info.Config.Replicas:
-		return name + " is on its way to other control nodes", nil
+		return name + " is being copied to other control nodes", nil
 	case has:
-		return name + " moves to another control node", requestChange(m.conn,
+		return name + " is moving to another control node", requestChange(m.conn,
 			fmt.Sprintf(server.JSApiStreamEvacuatePeerT, name),
 			server.JSApiStreamEvacuatePeerRequest{Peer: id})
 	case current < others/2+1:
@@ -296,7 +296,7 @@ func streamNames() []string {
 // leave ends a removed node's work in the group, and waits until ctx ends. It moves the node's data
 // aside: if the node comes back, it joins as a new one.
 func (c *Control) leave(ctx context.Context) error {
-	c.Log.Warn("control plane: this node was taken out of it, and has no part in it any more", "dir", c.Dir)
+	c.Log.Warn("control plane: this node was removed, and is no longer a control node", "dir", c.Dir)
 	c.gate.close() // its clients connect to other control nodes
 	c.halt()
 	f := folder(c.Dir)
@@ -318,7 +318,7 @@ func (c *Client) Members(ctx context.Context) (*Members, error) {
 		return c.keepers(ctx)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for the members of the control plane: %w", err)
+		return nil, fmt.Errorf("list the members of the control plane: %w", err)
 	}
 	return out, nil
 }
@@ -358,7 +358,7 @@ func (c *Client) RemoveMember(ctx context.Context, node string) error {
 		err := c.request(ctx, removeSubject, []byte(node), &r)
 		switch {
 		case errors.Is(err, nats.ErrNoResponders):
-			last = errors.New("the control nodes run a version that can't do that yet: deploy this one to them first")
+			last = errors.New("the control nodes run a version that can't do that: first deploy this version to them")
 		case err != nil && ctx.Err() == nil:
 			last = err
 		case err == nil && r.Error != "":
@@ -370,7 +370,7 @@ func (c *Client) RemoveMember(ctx context.Context, node string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("take %s out of the control plane: %w", node, last)
+			return fmt.Errorf("remove %s from the control plane: %w", node, last)
 		case <-time.After(removeEvery):
 		}
 	}

@@ -62,19 +62,19 @@ func levelOf(level slog.Level, text string) (slog.Level, string) {
 	switch {
 	case has("DO NOT USE IN PRODUCTION"):
 		// Key.TLS verifies the certificates of control nodes, which NATS can't know.
-		return slog.LevelDebug, "its certificates are those of the fleet"
+		return slog.LevelDebug, "its certificates come from the fleet's authority"
 	case has("Error trying to connect to route"):
-		return slog.LevelInfo, "another control node can't be connected to, and is tried again"
+		return slog.LevelInfo, "can't connect to another control node; retrying"
 	case has("Waiting for routing", "not established contact with a meta leader"):
-		return slog.LevelInfo, "it waits for a majority of the control nodes"
+		return slog.LevelInfo, "waiting for a majority of the control nodes"
 	case has("TLS handshake error"): // from anybody who finds the port
-		return slog.LevelInfo, "a connection without a certificate of the fleet is refused"
+		return slog.LevelInfo, "refused a connection without a certificate of the fleet"
 	case has("Error listening on"):
-		return slog.LevelError, "it can't listen on its address"
+		return slog.LevelError, "can't listen on its address"
 	case has("has NO quorum"):
-		return slog.LevelWarn, "there is no majority of the control nodes: purges are refused"
+		return slog.LevelWarn, "no majority of the control nodes: purges are refused"
 	case has(writeError, "DISABLED", "disabling JetStream", "resource limits exceeded", "resources exceeded"):
-		return slog.LevelError, "the log of purges can't be written: is its disk full, or may the folder not be written to?"
+		return slog.LevelError, "can't write the log of purges: is the disk full, or the folder not writable?"
 	case level >= slog.LevelWarn:
 		return level, "something is wrong"
 	}

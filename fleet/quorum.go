@@ -45,7 +45,7 @@ func (c *Client) grow(ctx context.Context, replicas int) error {
 			conf.MaxBytes, conf.MaxMsgs = bytes, entries
 		}
 		if _, err := c.js.UpdateStream(ctx, conf); err != nil {
-			return fmt.Errorf("have %s kept by %d nodes: %w", name, replicas, err)
+			return fmt.Errorf("set the number of copies of %s to %d: %w", name, replicas, err)
 		}
 	}
 	return nil

@@ -124,7 +124,7 @@ func (s seen) next(l Lease, at time.Time) seen {
 // Serve maintains the lease and watches the others until ctx ends. Then it deletes the lease.
 func (r *Registry) Serve(ctx context.Context) error {
 	r.Client.registry.Store(r)
-	out := outage{log: r.Client.Log, what: "registry: out of touch; what was known of other nodes stays"}
+	out := outage{log: r.Client.Log, what: "registry: can't be reached; the last known state of other nodes stays in use"}
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := r.watch(ctx)

@@ -69,7 +69,7 @@ type fullError struct{}
 
 // Error implements error.
 func (fullError) Error() string {
-	return "the control plane stores nothing more: the disks of its nodes are full"
+	return "the control plane can't store anything, because the disks of its nodes are full: free some space"
 }
 
 // Is makes errors.Is match it with ErrUnavailable.
@@ -132,9 +132,9 @@ func (c *Control) refuses() string {
 		return ""
 	}
 	if !r.Full() {
-		return fmt.Sprintf("%d of %d control nodes have full disks", full, all)
+		return fmt.Sprintf("the disks of %d of %d control nodes are full", full, all)
 	}
-	return fmt.Sprintf("the disk of control node %s has %d MiB left, and purges are refused below %d MiB",
+	return fmt.Sprintf("the disk of control node %s has %d MiB free; purges are refused below %d MiB",
 		c.Node, r.Free>>20, r.Floor>>20)
 }
 
@@ -185,11 +185,11 @@ func (c *Control) reportRoom(conn *nats.Conn) {
 	c.rooms.own = r.Full()
 	c.rooms.mu.Unlock()
 	if changed && r.Full() {
-		c.Log.Error("control plane: the disk is full: purges are refused unless most control nodes have room",
+		c.Log.Error("control plane: the disk is full: free some space; if the disks of most control nodes are full, purges are refused",
 			"folder", c.Dir, "free_mib", r.Free>>20, "want_mib", r.Floor>>20)
 	}
 	if changed && !r.Full() {
-		c.Log.Info("control plane: the disk has room again", "folder", c.Dir, "free_mib", r.Free>>20)
+		c.Log.Info("control plane: the disk has free space again", "folder", c.Dir, "free_mib", r.Free>>20)
 	}
 	if !r.Full() {
 		return
@@ -226,8 +226,8 @@ func (c *Control) watchLog(ctx context.Context, ended func(error)) {
 
 // revive starts the server again once there is room.
 func (c *Control) revive(ctx context.Context) error {
-	c.Log.Error("control plane: the log of purges could not be written, and is opened again once there is room: "+
-		"is the disk full, or may the folder not be written to?", "folder", c.Dir)
+	c.Log.Error("control plane: could not write the log of purges; it is opened again once the disk has free space: "+
+		"is the disk full, or the folder not writable?", "folder", c.Dir)
 	c.halt()
 	pause := roomEvery
 	for {

@@ -112,7 +112,7 @@ func (r *roster) serve(ctx context.Context) error {
 	defer r.control.beats.Store(nil)
 	// NATS prefers the control node that the asking node is connected to.
 	if _, err := r.conn.ChanQueueSubscribe(rosterSubject, "control", r.asking); err != nil {
-		return fmt.Errorf("answer questions about the registry: %w", err)
+		return fmt.Errorf("answer queries about the registry: %w", err)
 	}
 	tick := time.NewTicker(rosterTick)
 	defer tick.Stop()
@@ -203,7 +203,7 @@ func (r *roster) watch(ctx context.Context) error {
 			}
 			r.table.takeDrain(e)
 		case <-silence.C:
-			return errors.New("the registry is silent")
+			return errors.New("the registry sends nothing")
 		}
 	}
 }
@@ -291,7 +291,7 @@ func (r *roster) respond(q heldQuestion) {
 		err = q.msg.Respond(b)
 	}
 	if err != nil {
-		r.control.Log.Debug("control plane: tell of the registry", "error", err)
+		r.control.Log.Debug("control plane: answer a query about the registry", "error", err)
 	}
 }
 

@@ -18,12 +18,12 @@ func SplitSecrets(text []byte) ([]string, error) {
 			continue
 		}
 		if strings.ContainsFunc(line, unicode.IsControl) {
-			return nil, errors.New("a line has a control character: want text, a secret a line")
+			return nil, errors.New("a line has a control character: want one secret a line, as text")
 		}
 		out = append(out, line)
 	}
 	if out == nil {
-		return nil, errors.New("there is no secret: want one on a line")
+		return nil, errors.New("no secret: want one secret a line")
 	}
 	return out, nil
 }

@@ -78,7 +78,7 @@ func (r *Registry) put(ctx context.Context, leases jetstream.KeyValue, l Lease) 
 func (r *Registry) look(ctx context.Context, leases jetstream.KeyValue, own Lease) error {
 	e, err := leases.Get(ctx, r.Client.Node)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		r.alone("it has ended")
+		r.alone("it has stopped")
 		return nil
 	}
 	if err != nil {
@@ -114,11 +114,11 @@ func (r *Registry) hear(other, own Lease) {
 		"this_started", own.Started}
 	switch {
 	case t.times == 1 && first:
-		r.Client.Log.Error("registry: another machine runs as this node, as one that was cloned: it is refused; "+
+		r.Client.Log.Error("registry: another machine runs under this node's name, perhaps a clone: it is refused; "+
 			"stop it, or give it a name of its own in the fleet file", attrs...)
 	case !t.refused && !first:
 		t.refused = true
-		r.Client.Log.Error("registry: this node is refused, as another machine runs as the same one, and started earlier: "+
+		r.Client.Log.Error("registry: this node is refused, because another machine with the same name started earlier: "+
 			"stop this one, or give it a name of its own in the fleet file", attrs...)
 	}
 	r.refused.Store(t.refused)
@@ -132,14 +132,14 @@ func (r *Registry) expire() {
 		limit = max(r.MaxDisconnected, defaultDisconnected) + LeaseTime
 	}
 	if r.twin.process != "" && age(r.twin.heard) > limit {
-		r.alone("nothing was heard of it for a while")
+		r.alone("it has not renewed its lease for a while")
 	}
 }
 
 // alone records that there is no other process with the node's name.
 func (r *Registry) alone(why string) {
 	if r.twin.process != "" {
-		r.Client.Log.Info("registry: no other machine runs as this node any more: "+why, "node", r.Client.Node)
+		r.Client.Log.Info("registry: no other machine runs under this node's name any more: "+why, "node", r.Client.Node)
 	}
 	r.twin = twin{}
 	r.beatState.twin.Store(false)

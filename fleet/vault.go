@@ -25,7 +25,7 @@ type Vault struct {
 }
 
 // ErrChanged means that somebody else has saved or deleted the value meanwhile.
-var ErrChanged = errors.New("the value was changed by somebody else meanwhile")
+var ErrChanged = errors.New("another node has changed the value meanwhile")
 
 const (
 	// maxVaultValue and maxVaultKey bound a value and its key, in bytes.
@@ -307,7 +307,7 @@ func (v *Vault) decrypt(key string, stored []byte) (value []byte, by int, err er
 			return nil, 0, err
 		}
 		if len(stored) < 1+gcm.NonceSize() || stored[0] != vaultFormat {
-			return nil, 0, errors.New("what is stored is no value of a vault that this version knows")
+			return nil, 0, errors.New("this version can't read the stored value")
 		}
 		nonce, sealed := stored[1:1+gcm.NonceSize()], stored[1+gcm.NonceSize():]
 		if value, err = gcm.Open(nil, nonce, sealed, []byte(key)); err != nil {

@@ -131,7 +131,7 @@ func (s *Server) panicked(p any, req []byte, from netip.AddrPort) {
 	if s.metrics != nil {
 		s.metrics.panics.Inc()
 	}
-	s.log().Error("geodns: panic in an answer: this is a fault of Kaiku; please report it",
+	s.log().Error("geodns: panic in an answer: this is a bug in Kaiku; please report it",
 		"client", from, "query", fmt.Sprintf("%x", req), "panic", p, "stack", string(debug.Stack()))
 }
 

@@ -150,7 +150,7 @@ func (n *Node) check() error {
 	}
 	for i, a := range n.Addresses {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
-			fail("%v is no address to answer with", a)
+			fail("%v can't be the address of an edge", a)
 		}
 		if slices.Contains(n.Addresses[:i], a) {
 			fail("address %v given twice", a)
@@ -231,7 +231,7 @@ func (e *EdgeName) check(cfg *Config, nodes map[string]bool) error {
 		}
 	}
 	if in := func(n Node) bool { return !n.Out }; len(errs) == 0 && !slices.ContainsFunc(e.choose(cfg.Nodes), in) {
-		fail("all of its nodes are taken out, so that there is nothing to answer")
+		fail("all of its nodes have a weight of 0, so there is no edge to answer with")
 	}
 	return errors.Join(errs...)
 }
@@ -320,7 +320,7 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	snap.geoipFault = err
 	if snap.locator.db = open; open == nil {
 		if snap.locator.db, err = openDatabase(cfg.GeoIPCopy, nil); err != nil {
-			return nil, fmt.Errorf("%w; and there is no copy of a good one: %w", snap.geoipFault, err)
+			return nil, fmt.Errorf("%w; and there is no good copy of it: %w", snap.geoipFault, err)
 		}
 	}
 	return snap, nil
@@ -334,7 +334,7 @@ func (s *snapshot) addKeys(keys map[string]dnssec.Keys) error {
 		n, err := nameOf(zone)
 		z := s.zones[n]
 		if err != nil || z == nil {
-			errs = append(errs, fmt.Errorf("zone %s: has keys, and is not there", zone))
+			errs = append(errs, fmt.Errorf("zone %s: there are DNSSEC keys for it, but no such zone", zone))
 			continue
 		}
 		if s.zones[n], err = z.withKeys(list); err != nil {

@@ -26,7 +26,7 @@ func TestGeoIPCopy(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.GeoIP, cfg.GeoIPCopy = write("geoip.mmdb", good[:len(good)/2]), filepath.Join(dir, "copy.mmdb")
 	s := new(Server)
-	if err := s.Reload(cfg); err == nil || !strings.Contains(err.Error(), "no copy of a good one") {
+	if err := s.Reload(cfg); err == nil || !strings.Contains(err.Error(), "no good copy of it") {
 		t.Fatalf("without a copy the error is %v", err)
 	}
 	inFinland := func(step string, faulty bool) {

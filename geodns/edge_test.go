@@ -206,15 +206,15 @@ func TestPartialIPv6(t *testing.T) {
 		a, aaaa, hint, why string
 	}{
 		{inHelsinki, "www", all, hel, "", "",
-			"no AAAA: hel1 has no IPv6, and nyc1, the nearest that has, is 6619 km farther (1000 at most), so that clients use IPv4"},
+			"no AAAA: hel1 has no IPv6, and nyc1, the nearest edge with IPv6, is 6619 km farther (the limit is 1000 km), so clients use IPv4"},
 		{inNewYork, "www", all, nyc, six, six, "the nearest edge has it"},
 		{inHelsinki, "two", all, hel + " " + nyc, "", "",
-			"no AAAA: hel1 has no IPv6, and nyc1, the nearest that has, is 6619 km farther (1000 at most), so that clients use IPv4"},
+			"no AAAA: hel1 has no IPv6, and nyc1, the nearest edge with IPv6, is 6619 km farther (the limit is 1000 km), so clients use IPv4"},
 		{inNewYork, "two", all, nyc + " " + hel, six, six, "the nearest edge has it"},
 		{inHelsinki, "www", phases{"hel1": unhealthy, "nyc1": healthy, "tyo1": unhealthy}, nyc, six, six,
 			"the nearest edge has it"},
 		{inNewYork, "www", phases{"hel1": healthy, "nyc1": unhealthy, "tyo1": healthy}, hel, "", "",
-			"no AAAA: no edge with IPv6 is as well as those without"},
+			"no AAAA: no edge with IPv6 has as good a state as those without"},
 		{inHelsinki, "none", all, hel, "", "", ""},
 	} {
 		setPhase(s, c.phases)

@@ -166,9 +166,9 @@ func (e *edge) explainRanked(at *Place, hash uint64) []Explained {
 		if at != nil {
 			p.distance = at.Distance(o.place)
 		}
-		why := "unhealthy, and others are not"
+		why := "unhealthy, while others are healthy"
 		if o.standing == degraded {
-			why = "draining or behind with purges, and others are not"
+			why = "draining or behind with purges, while others are not"
 		}
 		out = append(out, e.explain(options, p, why))
 	}
@@ -180,7 +180,7 @@ func (e *edge) explainWeightless(at *Place, snap *snapshot) []Explained {
 	var all []Explained
 	for _, node := range e.out {
 		out := Explained{Node: node.Name, Place: node.Place, Healthy: snap.states[node.Name].isHealthy(),
-			Reason: "taken out, by its weight of 0"}
+			Reason: "not used, because its weight is 0"}
 		if at != nil {
 			out.Distance = at.Distance(node.Place)
 		}
@@ -205,10 +205,10 @@ func (e *edge) explainIPv6(at *Place, answered map[*nodeState]bool) string {
 		}
 	}
 	if bestIPv6 > best {
-		return "no AAAA: no edge with IPv6 is as well as those without"
+		return "no AAAA: no edge with IPv6 has as good a state as those without"
 	}
 	if at == nil {
-		return "some edges have no IPv6; which is near nobody knows"
+		return "some edges have no IPv6, and the client's place is unknown"
 	}
 	nearest := func(lacks bool) (name string, away float64) {
 		away = math.Inf(1)
@@ -225,9 +225,9 @@ func (e *edge) explainIPv6(at *Place, answered map[*nodeState]bool) string {
 	case away <= lacking:
 		return "the nearest edge has it"
 	case len(answered) == 0:
-		return fmt.Sprintf("no AAAA: %s has no IPv6, and %s, the nearest that has, is %.0f km farther (%d at most), so that clients use IPv4", without, with, away-lacking, muchFarther)
+		return fmt.Sprintf("no AAAA: %s has no IPv6, and %s, the nearest edge with IPv6, is %.0f km farther (the limit is %d km), so clients use IPv4", without, with, away-lacking, muchFarther)
 	default:
-		return fmt.Sprintf("%s has no IPv6; %s, the nearest that has, is %.0f km farther (%d at most) and is answered",
+		return fmt.Sprintf("%s has no IPv6; %s, the nearest edge with IPv6, is %.0f km farther (the limit is %d km), so it is in AAAA",
 			without, with, away-lacking, muchFarther)
 	}
 }
@@ -261,22 +261,22 @@ func reason(at *Place, order []ranked, i int, best standing) string {
 	p, why := order[i], ""
 	switch {
 	case at == nil:
-		why = "in the order of the file, as nobody knows where the client is"
+		why = "in the order of the fleet file, because the client's place is unknown"
 	case i > 0 && order[i-1].group == p.group:
-		why = "of one place with the one before"
+		why = "in the same place as the previous one"
 	case i == 0 && len(order) > groupLen(order) && order[groupLen(order)].near < p.near:
-		why = "the next nearest place: the nearest has too much to do, and this client loses least"
+		why = "the next nearest place: the nearest is near its capacity, and hands over the clients that lose least"
 	case i == 0:
 		why = "the nearest place"
 	default:
 		why = "farther"
 	}
 	if p.score > 0 {
-		why += "; the client's network decides among the nodes of the place"
+		why += "; the client's network selects among the nodes of the place"
 	}
 	switch best {
 	case down:
-		why += "; no node is healthy, so all are taken"
+		why += "; no node is healthy, so all count"
 	case degraded:
 		why += "; all healthy nodes are draining or behind with purges"
 	}

@@ -51,7 +51,7 @@ func AskKeys(ctx context.Context, server, zone string) (*PublishedKeys, error) {
 			&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: hex.EncodeToString(cookie)})
 		resp, _, err := (&dns.Client{Net: "tcp"}).ExchangeContext(ctx, q, server)
 		if err != nil {
-			return nil, fmt.Errorf("ask the name server %s for the keys of %s: %w", server, zone, err)
+			return nil, fmt.Errorf("query the name server %s for the keys of %s: %w", server, zone, err)
 		}
 		if resp.Rcode != dns.RcodeSuccess || !resp.Authoritative {
 			return nil, fmt.Errorf("name server %s does not have %s: %s", server, zone, dns.RcodeToString[resp.Rcode])
@@ -158,7 +158,7 @@ func AskDS(ctx context.Context, resolver, zone string) (data []string, ttl time.
 		err = fmt.Errorf("%s", dns.RcodeToString[resp.Rcode])
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("ask the resolver %s for the DS records of %s: %w", resolver, zone, err)
+		return nil, 0, fmt.Errorf("query the resolver %s for the DS records of %s: %w", resolver, zone, err)
 	}
 	for _, rr := range resp.Answer {
 		if ds, ok := rr.(*dns.DS); ok {
@@ -172,7 +172,7 @@ func AskDS(ctx context.Context, resolver, zone string) (data []string, ttl time.
 func SystemResolver() (string, error) {
 	cfg, err := dns.ClientConfigFromFile("/etc/resolv.conf")
 	if err != nil || len(cfg.Servers) == 0 {
-		return "", fmt.Errorf("no resolver in /etc/resolv.conf: name one by --resolver: %w", err)
+		return "", fmt.Errorf("no resolver in /etc/resolv.conf: give one by --resolver: %w", err)
 	}
 	return net.JoinHostPort(cfg.Servers[0], cfg.Port), nil
 }

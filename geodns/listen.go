@@ -40,10 +40,10 @@ func (s *Server) listen(ctx context.Context, addr string) error {
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("geodns: %w: another program has the address; `ss -lnptu 'sport = :%s'` names it; stop it, "+
+		return fmt.Errorf("geodns: %w: another program uses the address; `ss -lnptu 'sport = :%s'` names it; stop that program, "+
 			"or listen on another address (systemd-resolved has port 53 of 127.0.0.53 only: the public address is free)", err, port)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("geodns: %w: ports below 1024 take root or CAP_NET_BIND_SERVICE", err)
+		return fmt.Errorf("geodns: %w: ports below 1024 need root or CAP_NET_BIND_SERVICE", err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("geodns: %w: this machine does not have the address %s", err, host)
 	case err != nil:

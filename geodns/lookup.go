@@ -16,7 +16,7 @@ func Serial(ctx context.Context, server, zone string) (uint32, error) {
 	q.RecursionDesired = false
 	resp, _, err := new(dns.Client).ExchangeContext(ctx, q, server)
 	if err != nil {
-		return 0, fmt.Errorf("ask the name server %s for the serial of %s: %w", server, zone, err)
+		return 0, fmt.Errorf("query the name server %s for the serial of %s: %w", server, zone, err)
 	}
 	for _, rr := range resp.Answer {
 		if soa, ok := rr.(*dns.SOA); ok && resp.Authoritative {
@@ -54,7 +54,7 @@ func Lookup(ctx context.Context, server, name string, client netip.Prefix) ([]ne
 		resp, _, err = (&dns.Client{Net: "tcp", Timeout: 2 * time.Second}).ExchangeContext(ctx, q, server)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the name server %s for %s: %w", server, name, err)
+		return nil, fmt.Errorf("query the name server %s for %s: %w", server, name, err)
 	}
 	var out []netip.Addr
 	for _, rr := range resp.Answer {

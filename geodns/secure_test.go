@@ -342,11 +342,11 @@ func TestSignedChallenge(t *testing.T) {
 func TestSigningRefused(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(*Config){
-		"has keys, and is not there": func(c *Config) { c.Keys["example.org"] = testKeys(t) },
-		"has signatures already": func(c *Config) {
+		"there are DNSSEC keys for it, but no such zone": func(c *Config) { c.Keys["example.org"] = testKeys(t) },
+		"already has signatures": func(c *Config) {
 			c.Zones[0] = mustZone(t, testZone+"mail IN NSEC ns1 A\n", "example.com")
 		},
-		"CDS records, which the server adds": func(c *Config) {
+		"CDS records: delete them": func(c *Config) {
 			c.Zones[0] = mustZone(t, testZone+"@ IN CDS 0 0 0 00\n", "example.com")
 		},
 		"0 keys are active": func(c *Config) { c.Keys["example.com"] = nil },

@@ -307,13 +307,13 @@ func (s *Server) logAddress(e *endpoint, changed bool, err error) {
 	}
 	switch phase := e.phase.Load(); {
 	case phase == healthy && e.warned:
-		s.log().Info("geodns: an address of a node answers again", "node", e.node.name, "address", e.addr)
+		s.log().Info("geodns: an address of a node is healthy again", "node", e.node.name, "address", e.addr)
 	case phase == unroutable && changed:
-		s.log().Info("geodns: no route to an address of a node: its others tell its health",
+		s.log().Info("geodns: no route to an address of a node: its other addresses decide its health",
 			"node", e.node.name, "address", e.addr)
 	case phase == unhealthy && !e.warned && err != nil && e.node.isHealthy() && (e.wasUp || !s.starting()):
 		e.warned = true
-		s.log().Warn("geodns: an address of a node does not answer, and is left out of answers",
+		s.log().Warn("geodns: an address of a node is unhealthy, and left out of answers",
 			"node", e.node.name, "address", e.addr, "err", err)
 	}
 	if e.phase.Load() == healthy {

@@ -54,7 +54,7 @@ func (s *signer) sign(set dnssec.RRset, begin int64) ([]string, error) {
 // withKeys returns a copy of the zone that is signed with keys. Its apex has their records.
 func (z *Zone) withKeys(keys dnssec.Keys) (*Zone, error) {
 	if rrtype, line := z.Signed(); line > 0 {
-		return nil, fmt.Errorf("zone %s: its file has signatures already (%s): give the records without them, as the server signs them", z.Name(), rrtype)
+		return nil, fmt.Errorf("zone %s: its file already has signatures (%s): delete them, because the server signs the records", z.Name(), rrtype)
 	}
 	if err := keys.Check(); err != nil {
 		return nil, fmt.Errorf("zone %s: %w", z.Name(), err)
@@ -75,7 +75,7 @@ func (z *Zone) withKeys(keys dnssec.Keys) (*Zone, error) {
 	sets := append([]rrset(nil), apex.sets...)
 	for rrtype, data := range map[uint16][]string{dns.TypeDNSKEY: dnskey, dns.TypeCDS: cds, dns.TypeCDNSKEY: cdnskey} {
 		if apex.set(rrtype) != nil {
-			return nil, fmt.Errorf("zone %s: its file has %s records, which the server adds itself", z.Name(),
+			return nil, fmt.Errorf("zone %s: its file has %s records: delete them, because the server adds them itself", z.Name(),
 				dns.Type(rrtype))
 		}
 		sets = append(sets, rrset{rrtype: rrtype, ttl: keyTTL, data: data})

@@ -32,11 +32,11 @@ func (p *zoneParser) add(e *entry, rr record) bool {
 	}
 	switch {
 	case !owner.within(p.zone.origin):
-		return fail("%s is outside of the zone %s", name(rr.owner), p.zone.origin)
+		return fail("%s is outside the zone %s", name(rr.owner), p.zone.origin)
 	case rrtype == dns.TypeNone, rrtype == dns.TypeOPT, rrtype >= 128 && rrtype <= 255:
 		return fail("%s is not a type of data", dns.Type(rrtype)) // RFC 6895 section 3.1
 	case rrtype == dns.TypeSOA && owner != p.zone.origin:
-		return fail("SOA at %s: the zone is %s", name(rr.owner), p.zone.origin)
+		return fail("SOA at %s, but the zone is %s", name(rr.owner), p.zone.origin)
 	case owner.isWildcard() && (rrtype == dns.TypeNS || rrtype == dns.TypeDNAME):
 		return fail("%s at a wildcard: RFC 4592 section 4 gives it no meaning", dns.Type(rrtype))
 	}

@@ -14,16 +14,16 @@ var forms = map[string]string{
 	"A": "an IPv4 address", "AAAA": "an IPv6 address",
 	"CNAME": "one name", "DNAME": "one name", "NS": "one name", "PTR": "one name",
 	"TXT": "text in quotes", "HINFO": "two texts",
-	"MX":    "a preference and a name, as 10 mail",
-	"SRV":   "a priority, a weight, a port and a name, as 10 5 5060 sip",
-	"SOA":   "two names and five numbers, as ns1 hostmaster 1 14400 3600 1209600 300",
-	"CAA":   `a flag, a tag and a value, as 0 issue "letsencrypt.org"`,
+	"MX":    "a preference and a name, such as 10 mail",
+	"SRV":   "a priority, a weight, a port and a name, such as 10 5 5060 sip",
+	"SOA":   "two names and five numbers, such as ns1 hostmaster 1 14400 3600 1209600 300",
+	"CAA":   `a flag, a tag and a value, such as 0 issue "letsencrypt.org"`,
 	"DS":    "a key tag, an algorithm, a digest type and a digest in hexadecimal",
 	"TLSA":  "a usage, a selector, a matching type and data in hexadecimal",
 	"SSHFP": "an algorithm, a type and a fingerprint in hexadecimal",
-	"NAPTR": `an order, a preference, three texts and a name, as 100 10 "S" "SIP+D2U" "" _sip._udp`,
-	"HTTPS": "a priority, a name and parameters, as 1 . alpn=h3,h2",
-	"SVCB":  "a priority, a name and parameters, as 1 . alpn=h3,h2",
+	"NAPTR": `an order, a preference, three texts and a name, such as 100 10 "S" "SIP+D2U" "" _sip._udp`,
+	"HTTPS": "a priority, a name and parameters, such as 1 . alpn=h3,h2",
+	"SVCB":  "a priority, a name and parameters, such as 1 . alpn=h3,h2",
 }
 
 // pseudoTypes maps words that other name servers or their web pages use like types to what to write
@@ -34,8 +34,8 @@ var pseudoTypes = map[string]string{
 }
 
 const (
-	noAlias    = "write A and AAAA with the addresses, or CNAME below the zone's own name; a name that edges answer goes into fleet.yaml, below edges"
-	noRedirect = "redirects are the work of a web server; write A and AAAA with its addresses"
+	noAlias    = "write A and AAAA records, or a CNAME below the zone's own name; a name that edges serve belongs in fleet.yaml, under edges"
+	noRedirect = "DNS has no redirects: write A and AAAA records of a web server that redirects"
 )
 
 var ttlRE = regexp.MustCompile(`^(?i)(\d+[smhdw]?)+$`)
@@ -58,25 +58,25 @@ func (e *entry) explain() (wrong *word, msg, rrtype string) {
 		case isClass(w.text) && !hasClass:
 			hasClass = true
 		case isClass(w.text):
-			return &w, fmt.Sprintf("%s is a second class: one is enough", upper), ""
+			return &w, fmt.Sprintf("%s is a second class: delete it", upper), ""
 		case ttlRE.MatchString(w.text) && !hasTTL:
 			hasTTL = true
 		case ttlRE.MatchString(w.text):
 			return &w, fmt.Sprintf("%s is a second TTL, where a type such as A should be", w.text), ""
 		case w.text[0] >= '0' && w.text[0] <= '9':
-			return &w, fmt.Sprintf("%q is no TTL: want seconds, or units such as 1h30m", w.text), ""
+			return &w, fmt.Sprintf("%q is not a TTL: want seconds, or units such as 1h30m", w.text), ""
 		case strings.HasPrefix(upper, "TYPE") && strings.Trim(upper[4:], "0123456789") == "":
 			if _, err := strconv.ParseUint(upper[4:], 10, 16); err == nil {
 				return nil, "", upper
 			}
-			return &w, fmt.Sprintf("%s is no type: want TYPE0 to TYPE65535", upper), ""
+			return &w, fmt.Sprintf("%s is not a type: want TYPE0 to TYPE65535", upper), ""
 		case pseudoTypes[upper] != "":
-			return &w, fmt.Sprintf("%s is no type that DNS has: %s", upper, pseudoTypes[upper]), ""
+			return &w, fmt.Sprintf("DNS has no type %s: %s", upper, pseudoTypes[upper]), ""
 		default:
-			return &w, fmt.Sprintf("%q is no type of record that is known, and no TTL or class: want NAME TTL TYPE DATA, as www 3600 A 192.0.2.1", w.text), ""
+			return &w, fmt.Sprintf("%q is not a known record type, TTL or class: want NAME TTL TYPE DATA, such as www 3600 A 192.0.2.1", w.text), ""
 		}
 	}
-	return nil, "the line ends before the type of the record: want NAME TTL TYPE DATA, as www 3600 A 192.0.2.1", ""
+	return nil, "the line ends before the type of the record: want NAME TTL TYPE DATA, such as www 3600 A 192.0.2.1", ""
 }
 
 // libraryMessage returns the message for an error of the library. rrtype is the record's type.
@@ -91,7 +91,7 @@ func libraryMessage(rrtype, msg, token string) string {
 	case token == "":
 		return msg + ": the line ends early"
 	case token == `\"` && form != "":
-		return fmt.Sprintf("%s wants %s: quotes do not fit", rrtype, form)
+		return fmt.Sprintf("%s wants %s: the quotes don't match", rrtype, form)
 	case msg == "bad owner name" || form == "":
 		return msg + ": " + strconv.Quote(token)
 	case strings.HasPrefix(msg, "garbage"):

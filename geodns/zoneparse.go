@@ -172,7 +172,7 @@ func (p *zoneParser) record(e *entry, rr dns.RR) bool {
 	case p.badOwner:
 		return false
 	case len(p.owner) == 0:
-		p.failAt(e, "record without an owner: the first of a file must name one")
+		p.failAt(e, "record without an owner name: the first record of a file needs one")
 		p.broken = true
 		return false
 	}

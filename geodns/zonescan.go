@@ -52,7 +52,7 @@ func (s *scanner) next() (e entry, found bool) {
 		switch c := s.rest[i]; {
 		case c == '\n':
 			if quoted {
-				fail(s.line, quoteCol, "quote without its end")
+				fail(s.line, quoteCol, "quote without an end")
 			}
 			s.line++
 			lineFrom, quoted, comment = i+1, false, false
@@ -65,7 +65,7 @@ func (s *scanner) next() (e entry, found bool) {
 			found = true
 			if n, ok := decimal(s.rest[i+1:]); ok && n > 255 && octet == nil {
 				octet = &entryError{s.line, col,
-					fmt.Sprintf("%s is no octet: want \\000 to \\255 (RFC 1035 section 5.1)", s.rest[i:i+4])}
+					fmt.Sprintf("%s is not an octet: want \\000 to \\255 (RFC 1035 section 5.1)", s.rest[i:i+4])}
 			}
 			if i+1 < len(s.rest) && s.rest[i+1] != '\n' {
 				i++
@@ -78,11 +78,11 @@ func (s *scanner) next() (e entry, found bool) {
 			comment = true
 		case c == '(':
 			found = true
-			open = append(open, entryError{s.line, col, "parenthesis without its end"})
+			open = append(open, entryError{s.line, col, "parenthesis without an end"})
 		case c == ')':
 			found = true
 			if len(open) == 0 {
-				fail(s.line, col, "parenthesis without its beginning")
+				fail(s.line, col, "parenthesis without a beginning")
 				continue
 			}
 			open = open[:len(open)-1]
@@ -91,7 +91,7 @@ func (s *scanner) next() (e entry, found bool) {
 		}
 	}
 	if quoted {
-		fail(s.line, quoteCol, "quote without its end")
+		fail(s.line, quoteCol, "quote without an end")
 	}
 	if len(open) > 0 {
 		fail(open[0].line, open[0].col, open[0].msg)

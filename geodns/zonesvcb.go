@@ -67,7 +67,7 @@ func checkSVCB(params []svcParam) error {
 				return err
 			}
 		case svcALPN:
-			ok, want = validALPN(p.value), "one protocol or several, as alpn=h3,h2 (RFC 9460 section 7.1.1)"
+			ok, want = validALPN(p.value), "one protocol or several, such as alpn=h3,h2 (RFC 9460 section 7.1.1)"
 		case svcNoDefaultALPN:
 			if !has(svcALPN) {
 				return errors.New("no-default-alpn wants alpn beside it (RFC 9460 section 7.1.1)")
@@ -98,7 +98,7 @@ func svcKey(key uint16) string { return dns.SVCBKey(key).String() }
 // them.
 func checkMandatory(value []byte, has func(uint16) bool) error {
 	if len(value) == 0 || len(value)%2 != 0 {
-		return errors.New("the parameter mandatory wants keys, as mandatory=alpn,port (RFC 9460 section 8)")
+		return errors.New("the parameter mandatory wants keys, such as mandatory=alpn,port (RFC 9460 section 8)")
 	}
 	for i := 0; i < len(value); i += 2 {
 		key := binary.BigEndian.Uint16(value[i:])

@@ -36,7 +36,7 @@ func ParseBalance(s string) (Balance, error) {
 	case "hash":
 		return Hash, nil
 	}
-	return 0, fmt.Errorf("%q is unknown: want round-robin, least-requests, random or hash", s)
+	return 0, fmt.Errorf("unknown balance %q: want round-robin, least-requests, random or hash", s)
 }
 
 // The fitness of a server for the next request, best first.

@@ -68,7 +68,7 @@ func FailureOf(err error, at time.Time) Failure {
 	case errors.As(err, &server):
 		f.Hint = server.Hint()
 	case errors.Is(err, ErrBusy):
-		f.Hint = "all servers have as many requests under way as origin.max_requests and origin.max_connections allow, or clients hold three quarters of them (kaiku_origin_streams): raise these, or add servers"
+		f.Hint = "all servers have as many active requests as origin.max_requests and origin.max_connections allow, or streaming requests have three quarters of that (kaiku_origin_streams): raise these limits, or add servers"
 	}
 	return f
 }
@@ -114,11 +114,11 @@ func (e *ServerError) Hint() string {
 		return fmt.Sprintf("this machine has no route to %s: check the host in %s, and the firewalls on the way", addr,
 			e.p.configKey("origin.servers"))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Sprintf("%s closed the connection before it answered: look at its log", server)
+		return fmt.Sprintf("%s closed the connection without a response: look at its log", server)
 	case errors.Is(err, errStatus):
-		return fmt.Sprintf("%s itself sends this answer: look at its log", server)
+		return fmt.Sprintf("%s itself sends this response: look at its log", server)
 	case errors.Is(err, errProbe):
-		return fmt.Sprintf("%s answers, but fails the health check: check path, status and match of %s", server,
+		return fmt.Sprintf("%s answers, but not as its health check wants: check path, status and match in %s", server,
 			e.p.configKey("origin.health"))
 	case errors.Is(err, errStalled):
 		return fmt.Sprintf("%s sent a part of a body, then nothing for %v (%s): look at its log", server,
@@ -147,7 +147,7 @@ func (e *ServerError) hintTLS() string {
 		return fmt.Sprintf("the certificate of %s is for %s, not for %s: %s", server,
 			certificateNames(name.Certificate), sanitize(name.Host), e.nameHint())
 	case errors.As(err, &authority):
-		return fmt.Sprintf("the certificate of %s is signed by no CA that this machine trusts: put the file of its CA into %s, or make the server send its intermediate certificates too", server, e.p.configKey("origin.ca"))
+		return fmt.Sprintf("the certificate of %s is not signed by a CA that this machine trusts: set %s to the file of its CA, or make the server send its intermediate certificates too", server, e.p.configKey("origin.ca"))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
 		return fmt.Sprintf("the certificate of %s is valid from %s to %s: renew it, and check this machine's clock",
 			server,
@@ -185,13 +185,13 @@ func (e *ServerError) nameHint() string {
 	case e.p.SNI != "":
 		return fmt.Sprintf("correct %s", e.p.configKey("origin.sni"))
 	case e.p.Host != "" && e.p.Host != ClientHost:
-		return fmt.Sprintf("%s names another: correct it, or set %s to a name of the certificate",
+		return fmt.Sprintf("%s is another name: correct it, or set %s to a name in the certificate",
 			e.p.configKey("origin.host"), e.p.configKey("origin.sni"))
 	case httpsByName(e.b.URL):
-		return fmt.Sprintf("name the server by a name of its certificate in %s, or set %s to one",
+		return fmt.Sprintf("use a name of the certificate in %s, or set %s to such a name",
 			e.p.configKey("origin.servers"), e.p.configKey("origin.sni"))
 	}
-	return fmt.Sprintf("set %s to a name of the certificate", e.p.configKey("origin.sni"))
+	return fmt.Sprintf("set %s to a name in the certificate", e.p.configKey("origin.sni"))
 }
 
 // maxNames is the maximum number of a certificate's names in a hint.
@@ -204,7 +204,7 @@ func certificateNames(c *x509.Certificate) string {
 		names = append(names, ip.String())
 	}
 	if len(names) == 0 {
-		return "no name at all"
+		return "no name"
 	}
 	more := ""
 	if n := len(names) - maxNames; n > 0 {

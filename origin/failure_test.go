@@ -172,7 +172,7 @@ func connectionHints(t *testing.T) []failureHint {
 			&Pool{FirstByteTimeout: 20 * time.Millisecond}, []string{"no answer within 20ms",
 				"origin.first_byte_timeout"}},
 		{"closed", "http://origin.test", newRawServer(t, func(net.Conn) {}), &Pool{},
-			[]string{"closed the connection before it answered"}},
+			[]string{"closed the connection without a response"}},
 		{"a server error", "http://origin.test", failing.Listener.Addr().String(), &Pool{},
 			[]string{"itself sends this answer"}},
 	}
@@ -230,7 +230,7 @@ func TestErrorTextIsBounded(t *testing.T) {
 
 // The errors of a pool are described too: the queue timed out, or no server takes connections.
 func TestFailureOfPool(t *testing.T) {
-	if f := FailureOf(fmt.Errorf("%w: 5 requests wait already", ErrBusy), time.Now()); f.Reason != "origin-busy" ||
+	if f := FailureOf(fmt.Errorf("%w: 5 requests are already queued", ErrBusy), time.Now()); f.Reason != "origin-busy" ||
 		!strings.Contains(f.Hint, "origin.max_requests") {
 		t.Errorf("busy: %+v", f)
 	}

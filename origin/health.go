@@ -319,10 +319,10 @@ func (p *Pool) stateChanged(b *backend, wasUp bool, now time.Time) {
 		if primaries == 1 {
 			// logChange logs the state of the only server
 		} else if panics {
-			p.Log.Warn("most origin servers look unhealthy: all that take connections are used",
+			p.Log.Warn("most origin servers look unhealthy: requests go to every server that accepts connections",
 				"site", p.Name, "healthy", up, "servers", primaries)
 		} else {
-			p.Log.Info("enough origin servers look healthy again", "site", p.Name, "healthy", up, "servers", primaries)
+			p.Log.Info("enough origin servers are healthy again", "site", p.Name, "healthy", up, "servers", primaries)
 		}
 	}
 	p.serveQueue(now)

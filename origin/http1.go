@@ -31,9 +31,9 @@ var (
 	// errHeaderSize means that the header of a response exceeds maxHeader.
 	errHeaderSize = fmt.Errorf("the origin's response header exceeds %d bytes", maxHeader)
 	// errSwitch means that the origin switched protocols without being asked.
-	errSwitch = errors.New("the origin switched protocols, which the request did not ask for")
+	errSwitch = errors.New("the origin switched protocols, but the request has no Upgrade")
 	// errBodyClosed is returned by a Read after Close.
-	errBodyClosed = errors.New("read of a response body that is closed")
+	errBodyClosed = errors.New("read on a closed response body")
 )
 
 // silentError means that a connection ended before the first byte of the response.

@@ -126,7 +126,7 @@ func (x *http1Exchange) writeBody() error {
 		}
 		more, err := io.CopyBuffer(io.Discard, body, buf[:])
 		if err == nil && n+more != r.ContentLength {
-			err = fmt.Errorf("the request's body has %d bytes, %d were announced", n+more, r.ContentLength)
+			err = fmt.Errorf("the request's body has %d bytes, but its Content-Length is %d", n+more, r.ContentLength)
 		}
 		return err
 	}
@@ -184,9 +184,9 @@ func closeBody(r *http.Request) {
 func checkRequest(r *http.Request) error {
 	switch {
 	case !isMethod(r.Method):
-		return fmt.Errorf("the method %q is none", r.Method)
+		return fmt.Errorf("%q is not a valid method", r.Method)
 	case !httpguts.ValidHostHeader(r.Host) || r.Host == "" && r.URL.Host == "":
-		return fmt.Errorf("the host %q is none", r.Host)
+		return fmt.Errorf("%q is not a valid Host", r.Host)
 	case strings.ContainsFunc(r.URL.RequestURI(), func(c rune) bool { return c <= ' ' || c == 0x7f }):
 		return fmt.Errorf("the target %q has a control character or space", r.URL.RequestURI())
 	}
@@ -199,7 +199,7 @@ func checkRequest(r *http.Request) error {
 func checkFields(h http.Header) error {
 	for name, values := range h {
 		if !httpguts.ValidHeaderFieldName(name) {
-			return fmt.Errorf("the field name %q is none", name)
+			return fmt.Errorf("%q is not a valid field name", name)
 		}
 		for _, v := range values {
 			if !httpguts.ValidHeaderFieldValue(v) {

@@ -35,7 +35,7 @@ type FetchOptions struct {
 
 // ErrShare is returned by Fetch if the client already has as many concurrent requests as one client
 // may.
-var ErrShare = errors.New("the client has as many requests under way as one client may")
+var ErrShare = errors.New("the client has as many active requests as one client may have")
 
 // forRequest returns a copy of o, completed with properties of r.
 func (o FetchOptions) forRequest(r *http.Request, hash uint64) *FetchOptions {

@@ -121,7 +121,7 @@ type Field struct{ Name, Value string }
 func (p *Pool) Start() error {
 	p.setDefaults()
 	if len(p.Servers) == 0 {
-		return errors.New("no origin server")
+		return errors.New("the origin has no servers")
 	}
 	if len(p.Servers) > maxServers {
 		return fmt.Errorf("%d origin servers: the limit is %d", len(p.Servers), maxServers)

@@ -14,7 +14,7 @@ var ErrBusy = errors.New("origin busy")
 
 // ErrDown means that no server takes connections. The error that wraps it also wraps the last
 // failure.
-var ErrDown = errors.New("no origin server takes connections")
+var ErrDown = errors.New("no origin server accepts connections")
 
 type waiter struct {
 	options *FetchOptions
@@ -51,7 +51,7 @@ func (p *Pool) acquire(ctx context.Context, o *FetchOptions) (*place, error) {
 		defer p.mu.Unlock()
 		return pl, p.downError(pl)
 	case <-timer.C:
-		err = fmt.Errorf("%w: no server had room for %v", ErrBusy, p.QueueTimeout)
+		err = fmt.Errorf("%w: no server was free within %v", ErrBusy, p.QueueTimeout)
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -61,7 +61,7 @@ func (p *Pool) acquire(ctx context.Context, o *FetchOptions) (*place, error) {
 		p.queue = slices.Delete(p.queue, i, i+1)
 		p.countWaiter(w, -1)
 		if _, has := p.pick(time.Now(), o, 0); has == roomShareUsed && errors.Is(err, ErrBusy) {
-			return nil, p.countLimited(fmt.Errorf("%w, and had for %v", ErrShare, p.QueueTimeout))
+			return nil, p.countLimited(fmt.Errorf("%w, and did for %v", ErrShare, p.QueueTimeout))
 		}
 		p.refused++
 		return nil, err
@@ -78,7 +78,7 @@ func (p *Pool) mayWait(o *FetchOptions, has room) error {
 		return p.countLimited(ErrShare)
 	case len(p.queue) >= p.Queue, o.Streams && p.streams >= streamLimit(p.Queue):
 		p.refused++
-		return fmt.Errorf("%w: %d requests wait already", ErrBusy, len(p.queue))
+		return fmt.Errorf("%w: %d requests are already queued", ErrBusy, len(p.queue))
 	}
 	return nil
 }

@@ -25,10 +25,10 @@ func (e *RequestError) Unwrap() error { return e.Err }
 var (
 	// ErrFields is wrapped by a RequestError if the request's header exceeds the limit that the
 	// server announced over HTTP/2.
-	ErrFields = errors.New("the origin does not take a header block of this size")
+	ErrFields = errors.New("the header block is larger than the origin accepts")
 	// errSlowClient is wrapped by a RequestError if the server gave up waiting for the client's
 	// body.
-	errSlowClient = &timeoutError{"the origin ended the connection before the client had sent the body"}
+	errSlowClient = &timeoutError{"the origin closed the connection before the client had sent the body"}
 )
 
 // continueWait is how long a request with "Expect: 100-continue" waits for the server's 100 (RFC
@@ -99,7 +99,7 @@ func (p *Pool) watchRequestBody(r *http.Request, pl *place, cancel context.Cance
 // if nothing of it was read for the first one.
 func (s *requestBody) reopen() (io.ReadCloser, error) {
 	if s.started.Load() {
-		return nil, errors.New("the body was read already")
+		return nil, errors.New("the body has already been read")
 	}
 	s.closed.Store(false)
 	return s, nil
@@ -152,9 +152,9 @@ func (s *requestBody) Read(b []byte) (int, error) {
 	s.read += int64(n)
 	switch {
 	case s.declared >= 0 && s.read > s.declared:
-		err = fmt.Errorf("the body is longer than the %d bytes that were announced", s.declared)
+		err = fmt.Errorf("the body is longer than its Content-Length of %d", s.declared)
 	case err == io.EOF && s.read < s.declared:
-		err = fmt.Errorf("%w: the body has %d bytes, %d were announced", io.ErrUnexpectedEOF, s.read, s.declared)
+		err = fmt.Errorf("%w: the body has %d bytes, but its Content-Length is %d", io.ErrUnexpectedEOF, s.read, s.declared)
 	}
 	switch {
 	case err == nil:

@@ -55,7 +55,7 @@ func (n *resolver) refresh(ctx context.Context) {
 		}
 		n.mu.Unlock()
 		if changed {
-			n.log.Info("origin's name has other addresses", "name", n.host, "addresses", addrs)
+			n.log.Info("the addresses of the origin's name have changed", "name", n.host, "addresses", addrs)
 			n.onChange()
 		}
 		if first {

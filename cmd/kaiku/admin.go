@@ -36,11 +36,11 @@ type adminAPI struct {
 func (a *adminAPI) flags(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&a.config, "config", "",
-		"fleet `FILE`: connect to its nodes over SSH (default: connect to this machine, with "+a.etc+"/fleet.yaml)")
+		"fleet `FILE`: connect to its nodes over SSH (default: connect to the node on this machine, with "+a.etc+"/fleet.yaml)")
 	fl.StringVar(&a.url, "admin", "", "`URL` of an admin listener (default "+defaultAdmin+" if there is no fleet file)")
 	fl.StringVar(&a.tokenFile, "token-file", "",
 		"`FILE` with the admin token (default secrets.admin_token of the fleet file)")
-	fl.BoolVar(&a.verbose, "verbose", false, "print which node answers, and which don't")
+	fl.BoolVar(&a.verbose, "verbose", false, "print which node answers, and which nodes don't")
 }
 
 // nodeFlag adds the flag --node, for commands where it matters which node answers.
@@ -120,7 +120,7 @@ func (n *adminNode) call(ctx context.Context, timeout time.Duration, method, pat
 		return n.refused(resp.StatusCode, answer)
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("what answers at %s is no admin listener: %w", n.url, err)
+		return fmt.Errorf("the server at %s is not an admin listener: %w", n.url, err)
 	}
 	return nil
 }
@@ -133,33 +133,33 @@ func (n *adminNode) unreached(err error) error {
 	}
 	switch {
 	case n.ssh != "":
-		return fmt.Errorf("its admin listener on %s: %w: does kaiku run there? Run kaiku health on the node", n.host(),
+		return fmt.Errorf("connect to its admin listener on %s: %w: is kaiku running there? Run kaiku health on the node", n.host(),
 			err)
 	case n.name != "":
-		return fmt.Errorf("its admin listener on %s: %w: does kaiku run here? (systemctl status kaiku)", n.host(), err)
+		return fmt.Errorf("connect to its admin listener on %s: %w: is kaiku running here? See systemctl status kaiku", n.host(), err)
 	}
-	return fmt.Errorf("%s: %w: does an edge run there? A fleet is reached with --config fleet.yaml, another admin listener with --admin URL", n.url, err)
+	return fmt.Errorf("connect to %s: %w: is an edge running there? For a fleet, give --config fleet.yaml; for another admin listener, --admin URL", n.url, err)
 }
 
 // refused turns an error response into an error that says what to do about it.
 func (n *adminNode) refused(status int, body []byte) error {
 	var e struct{ Error string }
 	if json.Unmarshal(body, &e) != nil || e.Error == "" {
-		return &apiError{status, fmt.Sprintf("what answers at %s is no admin listener: %.100q", n.url, body)}
+		return &apiError{status, fmt.Sprintf("the server at %s is not an admin listener: %.100q", n.url, body)}
 	}
 	switch {
 	case status == http.StatusUnauthorized && n.token == "":
-		e.Error = "it wants a token, and none was given"
+		e.Error = "it needs a token, and none was given"
 		if n.tokenFile != "" {
-			e.Error = fmt.Sprintf("it wants a token, and %s is not there", n.tokenFile)
+			e.Error = fmt.Sprintf("it needs a token, and %s doesn't exist", n.tokenFile)
 		}
-		e.Error += ": give the node's token by --token-file FILE (on a node of a fleet it is in " + config.NodeDir +
+		e.Error += ": give the node's token by --token-file FILE (on a node of a fleet, the file is " + config.NodeDir +
 			"/admin.token)"
 	case status == http.StatusUnauthorized:
-		e.Error = fmt.Sprintf("it does not take the token of %s: give the one that the node has by --token-file FILE (on a node of a fleet it is in %s/admin.token), "+
-			"or bring this one there with kaiku deploy", n.tokenFile, config.NodeDir)
+		e.Error = fmt.Sprintf("it refuses the token in %s: give the node's own token by --token-file FILE (on a node of a fleet, the file is %s/admin.token), "+
+			"or install this one with kaiku deploy", n.tokenFile, config.NodeDir)
 	case status == http.StatusForbidden && n.tokenFile != "":
-		e.Error += " (the token is that of " + n.tokenFile + ")"
+		e.Error += " (the token is from " + n.tokenFile + ")"
 	}
 	return &apiError{status, e.Error}
 }

@@ -114,23 +114,23 @@ func TestAdminOverSSH(t *testing.T) {
 		fails string
 	}{
 		{"purge --all --wait --limit 30ms", []string{"purged, sequence 1"}, "not applied within 30ms by "},
-		{"purge --verbose --tag x", []string{"down can't be asked: ", "c1 answers, by way of root@127.0.0.1:",
+		{"purge --verbose --tag x", []string{"down can't be queried: ", "c1 answers, through root@127.0.0.1:",
 			"purged, sequence 2"}, ""},
 		{"purge https://other.example/", nil,
 			"purge: node c1: 404 Not Found: no site has the host other.example: the hosts are www.example.com"},
 		{"drain nosuch", nil, `has no node "nosuch": it has down, dumb, c1, hel1, nyc1`},
 		{"drain hel1", []string{"hel1: drain done"}, ""},
-		{"status", []string{"3 of 4 nodes ready", "down: it is not heard of, and can't be asked: ",
-			"connection refused", "hel1: it is drained: kaiku undrain hel1", "\nhel1 ", "draining", "\nedge ",
+		{"status", []string{"3 of 4 nodes ready", "down: it is offline: it sends no reports to the control plane, and can't be queried: ",
+			"connection refused", "hel1: it is drained: name servers send it no clients until you run kaiku undrain hel1", "\nhel1 ", "draining", "\nedge ",
 			"\nhel1 ", "\nnyc1 ", "\nall "}, ""},
 		{"status --node nyc1", []string{"\nnyc1 ", "\nedge ", "\nnyc1 ", "\norigin "}, ""},
 		{"undrain hel1", []string{"hel1: undrain done"}, ""},
-		{"warm http://www.example.com/a", []string{"down: it can't be asked", "hel1: asked for 1, stored 1",
-			"nyc1: asked for 1, stored 1"}, "warm: 1 of 3 edges can't be asked"},
-		{"warm --node nyc1 http://www.example.com/b", []string{"nyc1: asked for 1, stored 1"}, ""},
+		{"warm http://www.example.com/a", []string{"down: it can't be queried", "hel1: requested 1, stored 1",
+			"nyc1: requested 1, stored 1"}, "warm: 1 of 3 edges can't be queried"},
+		{"warm --node nyc1 http://www.example.com/b", []string{"nyc1: requested 1, stored 1"}, ""},
 		{"explain http http://www.example.com/b --node nyc1", []string{"edge nyc1:", "http://www.example.com/b"}, ""},
 		{"explain http http://www.example.com/b", []string{"edge hel1:", "not stored"}, ""},
-		{"explain http http://www.example.com/b --node c1", nil, "c1 is no edge: ask one of down, dumb, hel1, nyc1"},
+		{"explain http http://www.example.com/b --node c1", nil, "c1 is not an edge: give one of down, dumb, hel1, nyc1"},
 		{"explain http http://www.example.com/b --node nosuch", nil,
 			`has no node "nosuch": it has down, dumb, c1, hel1, nyc1`},
 		{"status --node down", nil, "status: node down: "},
@@ -152,7 +152,7 @@ func TestAdminOverSSH(t *testing.T) {
 			}
 			rest = after
 		}
-		if strings.Contains(c.args, "purge") && strings.Contains(out, "dumb can't be asked") {
+		if strings.Contains(c.args, "purge") && strings.Contains(out, "dumb can't be queried") {
 			t.Errorf("%s: it waited for a machine that says nothing:\n%s", c.args, out)
 		}
 	}
@@ -170,13 +170,13 @@ func TestAdminRefusesToken(t *testing.T) {
 	wrong := filepath.Join(f.dir, "wrong.token")
 	for _, c := range []struct{ args, fails string }{
 		{"purge --all --config " + f.config + " --token-file " + wrong,
-			"purge: node c1: 401 Unauthorized: it does not take the token of " + wrong + ": "},
+			"purge: node c1: 401 Unauthorized: it refuses the token in " + wrong + ": "},
 		{"status --config " + f.config + " --node hel1 --token-file " + wrong,
-			"status: node hel1: 401 Unauthorized: it does not take the token of " + wrong + ": "},
-		{"status --admin " + f.admin["hel1"], "status: 401 Unauthorized: it wants a token, and none was given: "},
+			"status: node hel1: 401 Unauthorized: it refuses the token in " + wrong + ": "},
+		{"status --admin " + f.admin["hel1"], "status: 401 Unauthorized: it needs a token, and none was given: "},
 		{"status --admin " + f.admin["hel1"] + " --token-file /nosuch", "status: read the admin token: open /nosuch: "},
 		{"purge --all --admin " + f.admin["hel1"] + " --token-file " + wrong,
-			"purge: 401 Unauthorized: it does not take the token of " + wrong + ": "},
+			"purge: 401 Unauthorized: it refuses the token in " + wrong + ": "},
 	} {
 		if out, err := f.run(t, strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.fails) {
 			t.Errorf("%s: %v\n%s", c.args, err, out)
@@ -190,7 +190,7 @@ func TestAdminRefusesToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := f.run(t, "purge", "--all", "--config", f.config); err == nil ||
-		!strings.Contains(err.Error(), "it wants a token, and /etc/kaiku/admin.token is not there") {
+		!strings.Contains(err.Error(), "it needs a token, and /etc/kaiku/admin.token doesn't exist") {
 		t.Errorf("without the file: %v", err)
 	}
 }
@@ -210,12 +210,12 @@ func TestAdminOnNode(t *testing.T) {
 		{"status", "\nedge ", ""},
 		{"status --config " + filepath.Join(etc, "fleet.yaml"), "\nnyc1 ", ""},
 		{"purge --tag x --wait", "nyc1  applied after", "not applied within 10s by down, dumb"},
-		{"warm http://www.example.com/n", "nyc1: asked for 1, stored 1", ""},
+		{"warm http://www.example.com/n", "nyc1: requested 1, stored 1", ""},
 		{"explain http http://www.example.com/n", "edge nyc1:", ""},
 		{"drain nyc1", "drain done", ""},
 		{"undrain nyc1", "undrain done", ""},
 		{"health", "node nyc1 is healthy", ""},
-		{"status --node hel1", "", "--node hel1: this machine is nyc1, and reaches no other"},
+		{"status --node hel1", "", "--node hel1: this machine is nyc1, and can't connect to other nodes"},
 	} {
 		out, err := f.runOn(t, etc, strings.Fields(c.args)...)
 		if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) ||
@@ -266,10 +266,10 @@ func TestAdminDefault(t *testing.T) {
 	f := &operated{dir: t.TempDir()}
 	for _, c := range []struct{ args, fails string }{
 		{"status --admin 127.0.0.1:1",
-			"status: http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused: does an edge run there? A fleet is reached with --config fleet.yaml, another admin listener with --admin URL"},
+			"status: connect to http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused: is an edge running there? For a fleet, give --config fleet.yaml; for another admin listener, --admin URL"},
 		{"status --admin ftp://x", "--admin ftp://x: want http://HOST:PORT"},
 		{"status --admin ::", "--admin ::: want http://HOST:PORT"},
-		{"status --node hel1", "--node: the node of which fleet? Give --config fleet.yaml"},
+		{"status --node hel1", "--node needs a fleet file: give --config fleet.yaml"},
 		{"purge --all --config nosuch.yaml", "read the fleet: open nosuch.yaml: no such file or directory"},
 	} {
 		if out, err := f.run(t, strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.fails) {

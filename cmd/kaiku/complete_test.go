@@ -145,12 +145,12 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"stauts":                 "there is no command kaiku stauts: did you mean status?; see kaiku --help",
-		"explain nosuch":         "there is no command kaiku explain nosuch; see kaiku explain --help",
-		"status x":               `kaiku status takes no arguments, but is given "x"; see kaiku status --help`,
-		"drain":                  "kaiku drain wants NODE, but is given 0 arguments; see kaiku drain --help",
-		"drain a b":              "kaiku drain wants NODE, but is given 2 arguments; see kaiku drain --help",
-		"warm":                   "name URLs to warm, or a --sitemap, and not both; see kaiku warm --help",
+		"stauts":                 "unknown command: kaiku stauts: did you mean status?; see kaiku --help",
+		"explain nosuch":         "unknown command: kaiku explain nosuch; see kaiku explain --help",
+		"status x":               `kaiku status takes no arguments, but got "x"; see kaiku status --help`,
+		"drain":                  "kaiku drain takes NODE, but got 0 arguments; see kaiku drain --help",
+		"drain a b":              "kaiku drain takes NODE, but got 2 arguments; see kaiku drain --help",
+		"warm":                   "give URLs or a --sitemap, but not both; see kaiku warm --help",
 		"purge --all --limit 6m": "--limit 6m0s: want more than 0s, and at most 5m0s",
 		"drain --config config/testdata/fleet.yaml hell1":        `drain: config/testdata/fleet.yaml has no node "hell1": it has hel1, nyc1, fra1, sin1; did you mean hel1?`,
 		"check config/testdata":                                  "config/testdata is a folder: did you mean config/testdata/fleet.yaml?",

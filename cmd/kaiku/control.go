@@ -13,7 +13,7 @@ func controlCommand(log *slog.Logger) *cobra.Command {
 	var fleetFile, nodeName string
 	cmd := &cobra.Command{
 		Use:   "control --config fleet.yaml --node NAME",
-		Short: "Run the control plane of a node: the log of purges and the registry, on an embedded NATS JetStream server",
+		Short: "Run the control node of a fleet: the log of purges and the registry, on an embedded NATS server",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := node.New(fleetFile, nodeName, []string{config.RoleControl}, node.Overrides{}, log)

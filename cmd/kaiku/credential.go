@@ -18,9 +18,9 @@ func credentialCommand() *cobra.Command {
 		Short: "Make a credential that one node uses instead of the fleet key",
 		Long: `Make a credential that one node uses instead of the fleet key.
 
-Put it on the node at the path of secrets.fleet_key. It is a certificate with the node's name and
-roles. Whoever steals it can act as that node only. With it, the node may purge only the sites that
-the fleet file gives it (nodes.NAME.sites; none means all).`,
+A credential is a certificate with the node's name and roles. Anyone who steals it can act only as
+that node. Copy it to the node, to the path of secrets.fleet_key. If the fleet file has
+nodes.NAME.sites, the node may purge only these sites.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, _, err := config.Load(fleetFile)
@@ -32,7 +32,7 @@ the fleet file gives it (nodes.NAME.sites; none means all).`,
 				return err
 			}
 			if out == "" {
-				return usageError{errors.New("want --out, a file that is not there yet")}
+				return usageError{errors.New("give --out FILE, the path of a new file")}
 			}
 			key, err := fleet.ReadKey(f.Path(f.Secrets.FleetKey))
 			if err != nil {

@@ -41,13 +41,13 @@ func deployCommand() *cobra.Command {
 		Long: `Install and update the nodes of a fleet over SSH: the first time, and for each new version or
 configuration. Nodes are machines with Debian or Ubuntu.
 
-Deploy reads the state of all nodes, prints what it will do, and does it. It changes control nodes
+Deploy reads the state of all nodes, prints its plan, and carries it out. It changes control nodes
 and name servers one at a time, then edges in batches. It drains each node before it restarts it.
-New control nodes join the control plane. Control nodes that the fleet file no longer has are taken
-out. The log of purges is kept.
+New control nodes join the control plane, and control nodes that the fleet file no longer has leave
+it. The log of purges is kept.
 
-If a node isn't healthy afterwards, deploy puts back what the node had before, and stops. After
-Ctrl-C, deploy finishes the nodes that it is changing and stops.`,
+If a node is unhealthy after its change, deploy restores its previous version and files, and stops.
+After Ctrl-C, deploy completes the nodes that it is changing, and stops.`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := fileArgument(cmd, args, &fl.config); err != nil {
@@ -61,7 +61,7 @@ Ctrl-C, deploy finishes the nodes that it is changing and stops.`,
 	f.StringSliceVar(&fl.only, "only", nil, "`NODE`s to deploy to (default all)")
 	f.BoolVar(&fl.dryRun, "dry-run", false, "print the plan and change nothing")
 	f.BoolVar(&fl.losePurgeLog, "lose-purge-log", false,
-		"deploy even if the log of purges is lost; edges then mark everything that they have as stale")
+		"deploy even if the log of purges is lost; edges then mark everything in their caches as stale")
 	return cmd
 }
 
@@ -72,9 +72,9 @@ func (fl *deployFlags) flags(cmd *cobra.Command) {
 	f.BoolVar(&fl.asJSON, "json", false, "print the plan and its result as JSON")
 	f.StringVar(&fl.batch, "batch", "25%", "`PART` of the edges that may be out of service at a time")
 	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false,
-		"accept host keys that known_hosts doesn't have, without asking")
+		"accept host keys that are not in known_hosts without asking")
 	f.StringArrayVar(&fl.binaries, "binary", nil,
-		"program `FILE` for the nodes, or a folder with such files; repeat it for several kinds of processors (default this program)")
+		"program `FILE` for the nodes, or a folder with such files; repeat the flag for several processor architectures (default: this program)")
 	f.DurationVar(&fl.settle, "settle", 0,
 		"how long to wait after a drain (default the longest TTL of edge names plus 5s)")
 	f.DurationVar(&fl.healthLimit, "health-limit", 2*time.Minute, "how long a node may take to become healthy")
@@ -94,7 +94,7 @@ func (fl *deployFlags) run(cmd *cobra.Command) error {
 func (fl *deployFlags) open(cmd *cobra.Command) (*deploy.Deploy, *deployFleet, error) {
 	batch, err := strconv.Atoi(strings.TrimSuffix(fl.batch, "%"))
 	if err != nil || batch < 1 || batch > 100 {
-		return nil, nil, usageError{fmt.Errorf("--batch %s: want 1%% to 100%%", fl.batch)}
+		return nil, nil, usageError{fmt.Errorf("--batch %s: want a value from 1%% to 100%%", fl.batch)}
 	}
 	f, zones, err := config.Load(fl.config)
 	if err != nil {
@@ -167,7 +167,7 @@ func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, f *config.F
 	}
 	next := nextSteps(f, plan, fl.zones, fl.config)
 	if dark := unreachedNames(f, ctx, plan); len(dark) > 0 {
-		next = "These take no connection from this machine: is a firewall before them?\n    " + strings.Join(dark,
+		next = "These addresses accept no connection from this machine. Does a firewall block it?\n    " + strings.Join(dark,
 			"\n    ") + "\n" + next
 	}
 	if next != "" {
@@ -183,7 +183,7 @@ func (fl *deployFlags) mayLose(d *deploy.Deploy, plan *deploy.Plan) error {
 		return nil
 	}
 	if ask := d.Dialer.Ask; ask != nil {
-		answer, err := ask("Edges will take everything that they have as stale. Go on? [y/N] ", false)
+		answer, err := ask("Edges will mark everything in their caches as stale. Continue? [y/N] ", false)
 		if err != nil {
 			return err
 		}
@@ -192,7 +192,7 @@ func (fl *deployFlags) mayLose(d *deploy.Deploy, plan *deploy.Plan) error {
 			return nil
 		}
 	}
-	return errors.New("nothing was changed, because edges would mark everything that they have as stale: see the plan, or give --lose-purge-log")
+	return errors.New("nothing was changed, because the deploy would lose the log of purges, and edges would mark everything in their caches as stale: see the plan, or give --lose-purge-log")
 }
 
 // print prints a plan or a report.
@@ -249,13 +249,13 @@ func newDeployFleet(f *config.Fleet) (*deployFleet, error) {
 	if f.Secrets.AdminToken != "" {
 		var err error
 		if out.tokens, err = config.ReadTokens(f.LocalFile(f.Secrets.AdminToken)); err != nil {
-			return nil, fmt.Errorf("a deploy asks the nodes with their admin token: %w", err)
+			return nil, fmt.Errorf("read the admin token, which a deploy needs to query the nodes: %w", err)
 		}
 	}
 	if clients, _ := f.ControlAddresses(); len(clients) > 0 && f.Secrets.FleetKey != "" {
 		key, err := fleet.ReadKey(f.LocalFile(f.Secrets.FleetKey))
 		if err != nil {
-			return nil, fmt.Errorf("a fleet with control nodes is deployed with its key: %w", err)
+			return nil, fmt.Errorf("read the fleet key, which a deploy of control nodes needs: %w", err)
 		}
 		out.key = &key
 	}

@@ -34,11 +34,11 @@ func (d *deployFleet) controlHealthy(ctx context.Context, n *config.Node, dial d
 		return err
 	}
 	if !members.Current[n.Name] {
-		return fmt.Errorf("it is no member yet, or has not all that the members %q agreed on", members.Names())
+		return fmt.Errorf("it is not a member yet, or does not have all data of the members %q", members.Names())
 	}
 	current, has := replicas[n.Name]
 	if has && !current || !has && d.settled(members) {
-		return errors.New("it has not all of the log yet")
+		return errors.New("it does not have the whole log yet")
 	}
 	return nil
 }
@@ -74,7 +74,7 @@ func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFu
 		return nil
 	}
 	if others, majority := members.Others(node), len(names)/2+1; others < majority {
-		return fmt.Errorf("only %d other control nodes have all of the log and what else the group agreed on, and %d are needed", others, majority)
+		return fmt.Errorf("only %d other control nodes have all data of the group, and %d are needed", others, majority)
 	}
 	others := 0
 	for name, current := range replicas {
@@ -84,7 +84,7 @@ func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFu
 	}
 	// Only replicas count here: while some control nodes are new, fewer nodes keep the log.
 	if majority := len(replicas)/2 + 1; others < majority && (len(replicas) > 1 || replicas[node]) {
-		return fmt.Errorf("only %d other control nodes have all of the log, and %d are needed", others, majority)
+		return fmt.Errorf("only %d other control nodes have the whole log, and %d are needed", others, majority)
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (d *deployFleet) Remove(ctx context.Context, member string, dial deploy.Dia
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s was taken out of the control plane; %s: %w", node, member, err)
+			return fmt.Errorf("%s was removed from the control plane; %s: %w", node, member, err)
 		case <-time.After(time.Second):
 		}
 	}
@@ -195,7 +195,7 @@ func greets(ctx context.Context, dial deploy.DialFunc, addr string) bool {
 func (d *deployFleet) client(ctx context.Context, n *config.Node, dial deploy.DialFunc, as,
 	role string) (c *fleet.Client, refused *lastError, err error) {
 	if d.key == nil {
-		return nil, nil, errors.New("there is no fleet key to ask it with: secrets.fleet_key")
+		return nil, nil, errors.New("the fleet file has no secrets.fleet_key, which is needed to query it")
 	}
 	conf, err := d.key.TLS(as, role)
 	if err != nil {

@@ -77,7 +77,7 @@ func (d *deployFleet) edgeHealthy(ctx context.Context, n *config.Node, dial depl
 		return fmt.Errorf("edge: %w", err)
 	}
 	if status != http.StatusOK {
-		return fmt.Errorf("edge: its health is %d: %.200s", status, body)
+		return fmt.Errorf("edge: its health check answers %d: %.200s", status, body)
 	}
 	st, err := d.status(ctx, n, dial)
 	if err != nil || d.key == nil {
@@ -88,7 +88,7 @@ func (d *deployFleet) edgeHealthy(ctx context.Context, n *config.Node, dial depl
 			return nil
 		}
 	}
-	return errors.New("edge: the registry does not have it as ready yet")
+	return errors.New("edge: not ready in the registry yet")
 }
 
 // Drain sets or removes the drain mark of a node, through the node's own admin API. changed is
@@ -129,11 +129,11 @@ func (d *deployFleet) refused(status int, body []byte) error {
 	token := d.fleet.Secrets.AdminToken
 	switch {
 	case status == http.StatusUnauthorized && d.tokens == nil:
-		return fmt.Errorf("%w: %w: the node wants a token, but this machine has none: set secrets.admin_token to a file with the token", deploy.ErrRefused, err)
+		return fmt.Errorf("%w: %w: the node needs a token, but this machine has none: set secrets.admin_token to a file with the token", deploy.ErrRefused, err)
 	case status == http.StatusUnauthorized:
-		return fmt.Errorf("%w: %w: no token in %s is one that this node's process has; put that one there, or restart kaiku.service there", deploy.ErrRefused, err, token)
+		return fmt.Errorf("%w: %w: the node accepts no token in %s; put its token into that file, or restart kaiku.service on the node", deploy.ErrRefused, err, token)
 	case status == http.StatusForbidden:
-		return fmt.Errorf("%w: %w: the token in %s may not do that", deploy.ErrRefused, err, token)
+		return fmt.Errorf("%w: %w: the token in %s has too few scopes", deploy.ErrRefused, err, token)
 	case status >= 400 && status < 500:
 		return fmt.Errorf("%w: %w", deploy.ErrRefused, err)
 	}
@@ -145,12 +145,12 @@ func (d *deployFleet) status(ctx context.Context, n *config.Node, dial deploy.Di
 	status, body, err := d.askAdmin(ctx, n, dial, "GET", "/v1/status")
 	switch {
 	case err != nil:
-		return st, fmt.Errorf("ask the admin API: %w", err)
+		return st, fmt.Errorf("query the admin API: %w", err)
 	case status != http.StatusOK:
 		return st, d.refused(status, body)
 	}
 	if err := json.Unmarshal(body, &st); err != nil {
-		return st, fmt.Errorf("read the answer of the admin API: %w", err)
+		return st, fmt.Errorf("read the response of the admin API: %w", err)
 	}
 	return st, nil
 }

@@ -29,7 +29,7 @@ func nextSteps(f *config.Fleet, plan *deploy.Plan, zones []*geodns.Zone, fleetFi
 		return b.String()
 	}
 	if len(zones) == 0 {
-		b.WriteString("Next: let the names of the sites lead to the edges, by A and AAAA records:\n")
+		b.WriteString("Next: point the names of the sites to the edges, by A and AAAA records:\n")
 		for _, s := range f.Sites {
 			for i := range f.Nodes {
 				if n := &f.Nodes[i]; n.Has(config.RoleEdge) {
@@ -40,7 +40,7 @@ func nextSteps(f *config.Fleet, plan *deploy.Plan, zones []*geodns.Zone, fleetFi
 			}
 		}
 	}
-	b.WriteString("Then look at the fleet, and at its sites:\n")
+	b.WriteString("Then check the fleet and its sites:\n")
 	fmt.Fprintf(&b, "    kaiku status --config %s\n", fleetFile)
 	scheme := "http"
 	if f.Secures() {
@@ -88,7 +88,7 @@ func unreachedNames(f *config.Fleet, ctx context.Context, plan *deploy.Plan) []s
 // nextZone writes how to delegate a domain to the fleet's name servers.
 func nextZone(f *config.Fleet, b *strings.Builder, conf *config.Zone, z *geodns.Zone) {
 	name := strings.TrimSuffix(z.Name(), ".")
-	fmt.Fprintf(b, "Next, for the domain %s: ask its name servers before it leads to them:\n", name)
+	fmt.Fprintf(b, "Next, for the domain %s: query the new name servers before you point the domain to them:\n", name)
 	asked := name
 	if len(conf.Edges) > 0 {
 		asked = conf.Edges[0].FQDN(conf)
@@ -98,7 +98,7 @@ func nextZone(f *config.Fleet, b *strings.Builder, conf *config.Zone, z *geodns.
 			fmt.Fprintf(b, "    dig @%s %s +short\n", n.Addresses[0], asked)
 		}
 	}
-	b.WriteString("At the registrar, make these its name servers, with the addresses as glue records. If it has DNSSEC now, remove its DS record first:\n")
+	b.WriteString("At the registrar, set these name servers, with their addresses as glue records. If the domain has DNSSEC now, first remove its DS record:\n")
 	for _, ns := range z.NameServers() {
 		addrs := make([]string, len(ns.Addrs))
 		for i, a := range ns.Addrs {
@@ -106,9 +106,9 @@ func nextZone(f *config.Fleet, b *strings.Builder, conf *config.Zone, z *geodns.
 		}
 		fmt.Fprintf(b, "    %s  %s\n", ns.Name, strings.Join(addrs, " "))
 	}
-	fmt.Fprintf(b, "Once the registry has them, this prints them:\n    dig NS %s +short\n", name)
+	fmt.Fprintf(b, "Once the registry has the change, this command prints them:\n    dig NS %s +short\n", name)
 	if f.TLS.ACME != nil {
-		b.WriteString("Certificates come by themselves within minutes after that.\n")
+		b.WriteString("The edges get certificates within minutes after that.\n")
 	}
 }
 

@@ -21,14 +21,14 @@ func TestDeployNext(t *testing.T) {
 	plan := func(hel1, ns1 string) *deploy.Plan {
 		return &deploy.Plan{Nodes: []*deploy.NodePlan{{Node: "hel1", From: hel1}, {Node: "ns1", From: ns1}}}
 	}
-	const want = `Next, for the domain example.com: ask its name servers before it leads to them:
+	const want = `Next, for the domain example.com: query the new name servers before you point the domain to them:
     dig @203.0.113.20 www.example.com +short
-At the registrar, make these its name servers, with the addresses as glue records. If it has DNSSEC now, remove its DS record first:
+At the registrar, set these name servers, with their addresses as glue records. If the domain has DNSSEC now, first remove its DS record:
     ns1.example.com  203.0.113.20
-Once the registry has them, this prints them:
+Once the registry has the change, this command prints them:
     dig NS example.com +short
 `
-	const fleet = `Then look at the fleet, and at its sites:
+	const fleet = `Then check the fleet and its sites:
     kaiku status --config fleet.yaml
     http://www.example.com/
 `
@@ -42,7 +42,7 @@ Once the registry has them, this prints them:
 	f.TLS.ACME = &config.ACME{Email: "ops@example.com"}
 	f.GeoDNS.Zones = nil
 	got := nextSteps(f, plan("", ""), nil, "fleet.yaml")
-	if !strings.HasPrefix(got, "Next: let the names of the sites lead to the edges, by A and AAAA records:\n    www.example.com  203.0.113.10\n") || !strings.Contains(got, "    https://www.example.com/\n") {
+	if !strings.HasPrefix(got, "Next: point the names of the sites to the edges, by A and AAAA records:\n    www.example.com  203.0.113.10\n") || !strings.Contains(got, "    https://www.example.com/\n") {
 		t.Errorf("without name servers:\n%s", got)
 	}
 }

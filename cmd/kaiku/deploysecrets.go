@@ -56,7 +56,7 @@ func (d *deployFleet) guardSecrets(nodes []deploy.Node, only []string) {
 					}
 					replace, err := d.replacesKey(n.Name, f.Data, before)
 					if err == nil && replace && only != nil {
-						err = errors.New("a deploy that changes the fleet key must include all nodes, because they recognise each other by it: leave --only out")
+						err = errors.New("a deploy that changes the fleet key must include all nodes, because nodes authenticate each other with it: leave out --only")
 					}
 					return replace, err
 				}
@@ -84,9 +84,9 @@ func (d *deployFleet) replacesKey(node string, now, before []byte) (bool, error)
 	case knows:
 		return !own.IsCredential(), nil
 	case own.IsCredential():
-		return false, fmt.Errorf("its credential, %s, is not of the fleet key in %s: make it again with kaiku credential --node %s, put it there, restart kaiku.service, and deploy again", there, here, node)
+		return false, fmt.Errorf("its credential, %s, was made with another fleet key than %s: make it again with kaiku credential --node %s, copy it to the node, restart kaiku.service there, and deploy again", there, here, node)
 	}
-	return false, fmt.Errorf("it has another fleet key in %s than %s: while this deploy rolls, nodes with the one would refuse nodes with the other. "+
-		"Put the key that nodes have back into %[2]s, and replace it with kaiku rotate fleet-key. "+
-		"If this node alone was away while the key was replaced, remove %[1]s there, and deploy again", there, here)
+	return false, fmt.Errorf("its fleet key in %s differs from %s: during this deploy, nodes with the old key and nodes with the new key would refuse each other. "+
+		"Restore the key of the nodes in %[2]s, and replace it with kaiku rotate fleet-key. "+
+		"If only this node was down while the key was replaced, delete %[1]s on it, and deploy again", there, here)
 }

@@ -79,7 +79,7 @@ func TestDeployGuardsFleetKey(t *testing.T) {
 		{"no key that a node could run with", "x\n", keys("a"), nil, true, ""},
 		{"another key", keys("a"), keys("b"), nil, false, "kaiku rotate fleet-key"},
 		{"two steps at once", keys("a"), keys("ba"), nil, false, "kaiku rotate fleet-key"},
-		{"a step for some nodes", keys("a"), keys("ab"), []string{"hel1"}, false, "leave --only out"},
+		{"a step for some nodes", keys("a"), keys("ab"), []string{"hel1"}, false, "leave out --only"},
 		{"the same for some nodes", keys("a"), keys("a"), []string{"hel1"}, true, ""},
 		{"a credential", credential("a"), keys("a"), []string{"hel1"}, false, ""},
 		{"a credential, made after the first step", credential("ba"), keys("b"), nil, false, ""},

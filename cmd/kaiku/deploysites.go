@@ -102,7 +102,7 @@ func (p *siteProbe) ask(ctx context.Context) *deploy.SiteAnswer {
 	}
 	switch {
 	case err != nil:
-		a.Error = "what it has stored is served, but a request that has to go to the origin fails: " + err.Error()
+		a.Error = "it serves cached responses, but a request to the origin fails: " + err.Error()
 	case status >= 500:
 		a.Error = p.why(ctx, a, status, header, body)
 	}
@@ -144,7 +144,7 @@ func isAnyLoopback(host string) bool {
 
 var (
 	errNoCertificate = errors.New("no certificate")
-	errUntrusted     = errors.New("its certificate is not trusted here")
+	errUntrusted     = errors.New("its certificate is not trusted on this machine")
 )
 
 // secure does a TLS handshake for a host. It returns errNoCertificate or errUntrusted if the
@@ -230,10 +230,10 @@ func cacheWord(h http.Header) string {
 func (p *siteProbe) why(ctx context.Context, a *deploy.SiteAnswer, status int, header http.Header, body []byte) string {
 	text := "its origin " + originNames(p.site)
 	if a.Status != status {
-		text = fmt.Sprintf("what it has stored is served, but a request that has to go to the origin is answered with %d: its origin %s", status, originNames(p.site))
+		text = fmt.Sprintf("it serves cached responses, but a request to the origin gets %d: its origin %s", status, originNames(p.site))
 	}
 	if lines := header.Values("Cache-Status"); len(lines) == 0 || !strings.Contains(lines[len(lines)-1], "detail=") {
-		return fmt.Sprintf("%s itself sends this answer: %.200q", text, bytes.TrimSpace(body))
+		return fmt.Sprintf("%s itself sends this response: %.200q", text, bytes.TrimSpace(body))
 	}
 	var e cache.Explanation
 	query := "/v1/explain?url=" + url.QueryEscape(a.URL)

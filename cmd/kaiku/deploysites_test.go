@@ -75,7 +75,7 @@ func TestDeployAsksForSites(t *testing.T) {
 		t.Errorf("a good origin: %+v", a)
 	}
 	if a := got["sick"]; a.Well() || a.Status != 500 ||
-		!strings.Contains(a.Error, `itself sends this answer: "the database is away"`) {
+		!strings.Contains(a.Error, `itself sends this response: "the database is away"`) {
 		t.Errorf("an origin that is sick: %+v", a)
 	}
 	if a := got["dead"]; a.Well() || a.Status != 502 || !strings.Contains(a.Error, "connection refused") ||
@@ -116,7 +116,7 @@ func TestDeployAsksForSitesByHTTPS(t *testing.T) {
 	}
 	got := sitesOf(t, config)
 	if a := got["away"]; a.URL != "https://away.example:"+port+"/" || !a.Well() ||
-		!strings.HasPrefix(a.Note, "its certificate is not trusted here") {
+		!strings.HasPrefix(a.Note, "its certificate is not trusted on this machine") {
 		t.Errorf("a site with a certificate: %+v", a)
 	}
 	if a := got["good"]; !strings.HasPrefix(a.URL, "http://www.good.example:") || !a.Well() ||

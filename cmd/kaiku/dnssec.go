@@ -18,10 +18,10 @@ import (
 func dnssecCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dnssec",
-		Short: "Sign zones, and bring their keys to the registrar",
-		Long: `The name servers sign the zones of the fleet file that have a key dnssec. These commands make its
-keys, tell what the registrar needs, and lead through the replacement of a key and the way out of
-DNSSEC. docs/dns.md has all of the way.`,
+		Short: "Sign zones: keys, DS records, key rollovers",
+		Long: `Manage DNSSEC. The name servers sign each zone of the fleet file that has the setting dnssec. These
+commands make its key, print the DS record for the registrar, replace a key, and take a zone out of
+DNSSEC. docs/dns.md describes the whole process.`,
 	}
 	cmd.AddCommand(dnssecKeygen(), dnssecDS(), dnssecStatus(), dnssecRollover(), dnssecLeave())
 	return cmd
@@ -44,9 +44,9 @@ func dnssecKeygen() *cobra.Command {
 			if err := writeNew(args[0], text); err != nil {
 				return fmt.Errorf("write the key: %w", err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), `%s: a key with the tag %d, ECDSA P-256. Keep a copy of it in a safe place.
-Next: in fleet.yaml, give the zone the key dnssec: { key: %[1]s }, and deploy.
-Then: kaiku dnssec status tells when the registrar may have its DS record, which kaiku dnssec ds prints.
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), `%s: a new ECDSA P-256 key with the tag %d. Keep a copy of the file in a safe place.
+Next: in fleet.yaml, set dnssec: { key: %[1]s } for the zone, and deploy.
+Then: once kaiku dnssec status finds no fault, give the registrar the DS record that kaiku dnssec ds prints.
 `, args[0], key.Tag())
 			return err
 		},
@@ -97,7 +97,7 @@ func signedZones(fleetFile, name string) ([]*signedZone, error) {
 		}
 		if z.DNSSEC == nil {
 			if name != "" {
-				return nil, fmt.Errorf("zone %s is not signed: it has no key dnssec in %s; make one with kaiku dnssec keygen", is, fleetFile)
+				return nil, fmt.Errorf("zone %s is not signed, because %s has no dnssec setting for it: make a key with kaiku dnssec keygen", is, fleetFile)
 			}
 			continue
 		}
@@ -114,9 +114,9 @@ func signedZones(fleetFile, name string) ([]*signedZone, error) {
 	}
 	switch {
 	case len(out) == 0 && name != "":
-		return nil, fmt.Errorf("no zone %s in %s: it has %s", name, fleetFile, strings.Join(known, ", "))
+		return nil, fmt.Errorf("there is no zone %s in %s: the zones are %s", name, fleetFile, strings.Join(known, ", "))
 	case len(out) == 0:
-		return nil, fmt.Errorf("no zone of %s is signed: give one a key dnssec, see kaiku dnssec keygen", fleetFile)
+		return nil, fmt.Errorf("no zone of %s is signed: see kaiku dnssec keygen", fleetFile)
 	}
 	return out, nil
 }
@@ -158,7 +158,7 @@ func dnssecDS() *cobra.Command {
 func (z *signedZone) printDS(w io.Writer) error {
 	wanted := z.keys.Wanted()
 	if wanted == nil {
-		_, err := fmt.Fprintf(w, "%s: leaves DNSSEC, so that the registrar is to have no DS record\n", z.name())
+		_, err := fmt.Fprintf(w, "%s is leaving DNSSEC: the registrar must have no DS record for it\n", z.name())
 		return err
 	}
 	record, err := geodns.DSRecord(z.name(), wanted)
@@ -170,5 +170,5 @@ func (z *signedZone) printDS(w io.Writer) error {
 }
 
 func fleetFlag(cmd *cobra.Command, fleetFile *string) {
-	cmd.Flags().StringVar(fleetFile, "config", "fleet.yaml", "`FILE` of the fleet")
+	cmd.Flags().StringVar(fleetFile, "config", "fleet.yaml", "fleet `FILE`")
 }

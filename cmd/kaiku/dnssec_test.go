@@ -139,16 +139,16 @@ func TestDNSSECRollover(t *testing.T) {
 	t.Parallel()
 	k := newKeyFleet(t)
 	rollover := (*keyStep).rollover
-	k.status(false, "the parent has no DS record, so that nobody checks")
+	k.status(false, "the parent has no DS record, so resolvers don't check")
 	old := k.ds()
 	k.registrar(old)
 	k.status(false, "✓ the parent has the DS record")
 
 	k.step(rollover, "step 1 of 4")
-	k.step(rollover, "error: the step before isn't done at all name servers: ns: doesn't show key")
-	k.status(true, "doesn't show key")
+	k.step(rollover, "error: the step before isn't done at all name servers: ns: doesn't publish key")
+	k.status(true, "doesn't publish key")
 	k.deploy()
-	k.step(rollover, "caches may have the keys of before")
+	k.step(rollover, "caches may still have the old set of keys")
 	k.now = k.now.Add(keyWait + time.Second)
 	k.step(rollover, "step 2 of 4")
 	next := k.ds()
@@ -157,16 +157,16 @@ func TestDNSSECRollover(t *testing.T) {
 	}
 	k.step(rollover, "step 2 of 4")
 	k.registrar(old, next)
-	k.step(rollover, "Caches may have the one of before")
+	k.step(rollover, "Caches may still have the previous one")
 	k.registrar(next)
-	k.step(rollover, "Caches may have the one of before")
+	k.step(rollover, "Caches may still have the previous one")
 	k.now = k.now.Add(parentWait + time.Second)
 	k.step(rollover, "step 3 of 4")
 	k.step(rollover, "error: the step before isn't done at all name servers: ns: signs with key")
 	k.deploy()
-	k.step(rollover, "caches may have its signatures")
+	k.step(rollover, "caches may still have its signatures")
 	k.now = k.now.Add(time.Hour + time.Minute)
-	k.step(rollover, "caches may have its signatures") // the zone has a TTL of two hours
+	k.step(rollover, "caches may still have its signatures") // the zone has a TTL of two hours
 	k.now = k.now.Add(time.Hour)
 	k.step(rollover, "step 4 of 4")
 	k.step(rollover, "error: the step before isn't done at all name servers: ns: shows 2 keys")
@@ -177,7 +177,7 @@ func TestDNSSECRollover(t *testing.T) {
 	}
 	k.registrar(old)
 	k.status(true, "none is of a key of this zone")
-	k.step(rollover, "error: the parent's DS record is not of key")
+	k.step(rollover, "error: the parent's DS record belongs to another key than")
 }
 
 // TestDNSSECLeave takes a zone out of DNSSEC.
@@ -187,12 +187,12 @@ func TestDNSSECLeave(t *testing.T) {
 	leave := (*keyStep).leave
 	k.registrar(k.ds())
 	k.step(leave, "step 1 of 3")
-	k.step(leave, "its CDS record is another one")
+	k.step(leave, "its CDS record doesn't match the key file")
 	k.deploy()
 	k.step(leave, "step 2 of 3")
 	k.step((*keyStep).rollover, "error: example.test leaves DNSSEC")
 	k.registrar()
-	k.step(leave, "Caches may have the one of before")
+	k.step(leave, "Caches may still have the previous one")
 	k.now = k.now.Add(parentWait + time.Second)
 	k.step(leave, "step 3 of 3")
 	if ds := k.ds(); !strings.Contains(ds, "no DS record") {

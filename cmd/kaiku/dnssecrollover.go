@@ -50,14 +50,14 @@ func dnssecStep(use, short, long string, step func(*keyStep) error) *cobra.Comma
 
 func dnssecRollover() *cobra.Command {
 	return dnssecStep("rollover", "Replace the key of a zone, one step at a time",
-		`Replaces the key of a zone. Each call does the next step, if the one before is seen at all name
-servers and, where it matters, at the parent; else it tells what is missing. Deploy after each step
-that changes the file of the keys. The steps:
+		`Replace the key of a zone. Each call does the next step, once the previous step is visible at all
+name servers and, where it matters, at the parent zone. Otherwise it prints what to wait for. Deploy
+after each step that changes the key file. The steps:
 
-  1. a new key is published beside the old one; an hour later
-  2. the registrar replaces the DS record by that of the new key; two days later
-  3. the new key signs; when caches have no signature of the old one,
-  4. the old key is removed.`, (*keyStep).rollover)
+  1. the name servers publish a new key beside the old one; wait an hour
+  2. at the registrar, you replace the DS record by that of the new key; wait two days
+  3. the new key signs; wait until no cache has a signature of the old key
+  4. the old key is removed`, (*keyStep).rollover)
 }
 
 // key returns the key in a state, or nil.
@@ -73,7 +73,7 @@ func (k *keyStep) key(state dnssec.State) *dnssec.Key {
 func (k *keyStep) rollover() error {
 	z := k.view.zone
 	if k.key(dnssec.Leaving) != nil {
-		return fmt.Errorf("%s leaves DNSSEC: its key can't be replaced", z.name())
+		return fmt.Errorf("%s is leaving DNSSEC, so its key can't be replaced", z.name())
 	}
 	if why := k.view.atServers(); why != "" {
 		return fmt.Errorf("the step before isn't done at all name servers: %s", why)
@@ -89,7 +89,7 @@ func (k *keyStep) rollover() error {
 		return k.view.parentErr
 	}
 	if active := k.key(dnssec.Active); len(k.view.parent) > 0 && !k.view.parentHas(active) {
-		return fmt.Errorf("the parent's DS record is not of key %d: see kaiku dnssec status", active.Tag())
+		return fmt.Errorf("the parent's DS record belongs to another key than %d: see kaiku dnssec status", active.Tag())
 	}
 	made, err := dnssec.Generate()
 	if err != nil {
@@ -100,7 +100,7 @@ func (k *keyStep) rollover() error {
 	if err := z.save(); err != nil {
 		return err
 	}
-	k.say("step 1 of 4: key %d is in %s. Deploy, and call this command again.", made.Tag(), z.file)
+	k.say("step 1 of 4: the new key %d is in %s. Deploy, then run this command again.", made.Tag(), z.file)
 	return nil
 }
 
@@ -113,10 +113,10 @@ func (k *keyStep) promote(next *dnssec.Key) error {
 		return k.view.parentErr
 	}
 	if !k.view.parentHas(next) {
-		if waits, err := k.wait(next, keyWait, "caches may have the keys of before"); waits || err != nil {
+		if waits, err := k.wait(next, keyWait, "caches may still have the old set of keys"); waits || err != nil {
 			return err
 		}
-		k.say("step 2 of 4: at the registrar, replace the DS record by this one, and call this command again:")
+		k.say("step 2 of 4: at the registrar, replace the DS record by this one, then run this command again:")
 		return z.printDS(sayer{k})
 	}
 	// While the active key is replaced, its Seen is when the parent was first seen to have the DS
@@ -128,7 +128,7 @@ func (k *keyStep) promote(next *dnssec.Key) error {
 		}
 	}
 	if left := active.Seen.Add(parentWait).Sub(k.now); left > 0 {
-		k.say("the parent has the DS record of key %d. Caches may have the one of before until %s: call this command again then.", next.Tag(), when(active.Seen.Add(parentWait)))
+		k.say("the parent has the DS record of key %d. Caches may still have the previous one until %s: run this command again after that.", next.Tag(), when(active.Seen.Add(parentWait)))
 		return nil
 	}
 	active.State, active.Seen = dnssec.Retired, time.Time{}
@@ -136,7 +136,7 @@ func (k *keyStep) promote(next *dnssec.Key) error {
 	if err := z.save(); err != nil {
 		return err
 	}
-	k.say("step 3 of 4: key %d signs, and key %d is kept. Deploy, and call this command again.", next.Tag(),
+	k.say("step 3 of 4: key %d signs, and key %d is still published. Deploy, then run this command again.", next.Tag(),
 		active.Tag())
 	return nil
 }
@@ -151,14 +151,14 @@ func (k *keyStep) forget(retired *dnssec.Key) error {
 		return fmt.Errorf("the parent still has the DS record of key %d: have the registrar remove it first",
 			retired.Tag())
 	}
-	if waits, err := k.wait(retired, z.longestTTL(), "caches may have its signatures"); waits || err != nil {
+	if waits, err := k.wait(retired, z.longestTTL(), "caches may still have its signatures"); waits || err != nil {
 		return err
 	}
 	z.keys = slices.DeleteFunc(z.keys, func(key *dnssec.Key) bool { return key == retired })
 	if err := z.save(); err != nil {
 		return err
 	}
-	k.say("step 4 of 4: key %d is removed from %s. Deploy; then the rollover is complete.", retired.Tag(), z.file)
+	k.say("step 4 of 4: key %d is removed from %s. Deploy, and the rollover is complete.", retired.Tag(), z.file)
 	return nil
 }
 
@@ -173,7 +173,7 @@ func (k *keyStep) wait(key *dnssec.Key, long time.Duration, why string) (bool, e
 	}
 	until := key.Seen.Add(long)
 	if k.now.Before(until) {
-		k.say("all name servers show key %d, which is %s. Until %s %s: call this command again then.", key.Tag(),
+		k.say("all name servers publish key %d, which is %s. Until %s, %s: run this command again after that.", key.Tag(),
 			key.State, when(until), why)
 		return true, nil
 	}
@@ -204,12 +204,13 @@ func (s sayer) Write(b []byte) (int, error) {
 
 func dnssecLeave() *cobra.Command {
 	return dnssecStep("leave", "Take a zone out of DNSSEC, one step at a time",
-		`Takes a zone out of DNSSEC without a moment in which validators refuse it. Each call does the next
-step, if the one before is seen everywhere; else it tells what is missing. The steps:
+		`Take a zone out of DNSSEC, so that at no time a validating resolver refuses it. Each call does the
+next step, once the previous step is visible everywhere. Otherwise it prints what to wait for. The
+steps:
 
-  1. the zone asks its parent to remove the DS record (RFC 8078), and stays signed
-  2. the registrar removes the DS record; two days later
-  3. the key dnssec is removed from the fleet file.`, (*keyStep).leave)
+  1. the zone asks its parent to remove the DS record (RFC 8078), and stays signed; deploy
+  2. at the registrar, you remove the DS record; wait two days
+  3. you remove dnssec from the fleet file, and deploy`, (*keyStep).leave)
 }
 
 // leave does the next step of taking a zone out of DNSSEC.
@@ -218,7 +219,7 @@ func (k *keyStep) leave() error {
 	leaving := k.key(dnssec.Leaving)
 	if leaving == nil {
 		if len(z.keys) > 1 {
-			return fmt.Errorf("the key of %s is being replaced: complete that first with kaiku dnssec rollover",
+			return fmt.Errorf("the key of %s is being replaced: first complete that with kaiku dnssec rollover",
 				z.name())
 		}
 		key := z.keys.Signer()
@@ -226,7 +227,7 @@ func (k *keyStep) leave() error {
 		if err := z.save(); err != nil {
 			return err
 		}
-		k.say("step 1 of 3: %s asks its parent to remove the DS record. Deploy, and call this command again.", z.name())
+		k.say("step 1 of 3: %s will ask its parent to remove the DS record. Deploy, then run this command again.", z.name())
 		return nil
 	}
 	if why := k.view.atServers(); why != "" {
@@ -240,7 +241,7 @@ func (k *keyStep) leave() error {
 		if err := z.save(); err != nil {
 			return err
 		}
-		k.say("step 2 of 3: at the registrar, remove all DS records of %s, and call this command again. Keep the zone signed until then.", z.name())
+		k.say("step 2 of 3: at the registrar, remove all DS records of %s, then run this command again. Keep the zone signed until then.", z.name())
 		return nil
 	}
 	if leaving.Seen.IsZero() {
@@ -250,11 +251,11 @@ func (k *keyStep) leave() error {
 		}
 	}
 	if until := leaving.Seen.Add(parentWait); k.now.Before(until) {
-		k.say("the parent has no DS record. Caches may have the one of before until %s: call this command again then.",
+		k.say("the parent has no DS record. Caches may still have the previous one until %s: run this command again after that.",
 			when(until))
 		return nil
 	}
-	k.say("step 3 of 3: remove the key dnssec of %s from the fleet file, and deploy. Then the zone is out of DNSSEC.",
+	k.say("step 3 of 3: remove dnssec of %s from the fleet file, and deploy. Then the zone is out of DNSSEC.",
 		z.name())
 	return nil
 }

@@ -45,7 +45,7 @@ type dnssecOptions struct{ fleetFile, resolver string }
 func (o *dnssecOptions) flags(cmd *cobra.Command) {
 	fleetFlag(cmd, &o.fleetFile)
 	cmd.Flags().StringVar(&o.resolver, "resolver", "",
-		"`HOST:PORT` of the resolver that finds the parent's records (default: this system's)")
+		"`HOST:PORT` of the resolver to query for the parent's records (default: this system's resolver)")
 }
 
 // view queries all name servers of the fleet, and the resolver for the parent's records.
@@ -98,18 +98,18 @@ func (s *serverView) lacks(keys dnssec.Keys) string {
 	}
 	for _, key := range keys {
 		if !s.shows.Has(key) {
-			return fmt.Sprintf("doesn't show key %d yet: deploy", key.Tag())
+			return fmt.Sprintf("doesn't publish key %d yet: deploy", key.Tag())
 		}
 	}
 	switch signer := keys.Signer(); {
 	case s.shows.Fault != nil:
 		return s.shows.Fault.Error()
 	case len(s.shows.Keys) > len(keys):
-		return fmt.Sprintf("shows %d keys, of %d in the file: deploy", len(s.shows.Keys), len(keys))
+		return fmt.Sprintf("publishes %d keys, but the file has %d: deploy", len(s.shows.Keys), len(keys))
 	case s.shows.Signer != signer.Tag():
-		return fmt.Sprintf("signs with key %d, not with %d: deploy", s.shows.Signer, signer.Tag())
+		return fmt.Sprintf("signs with key %d instead of %d: deploy", s.shows.Signer, signer.Tag())
 	case (keys.Wanted() == nil) != s.asksRemoval():
-		return "its CDS record is another one than that of the file: deploy"
+		return "its CDS record doesn't match the key file: deploy"
 	}
 	return ""
 }
@@ -130,8 +130,9 @@ func dnssecStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [ZONE]",
 		Short: "Compare keys, name servers, clocks and the parent's DS records",
-		Long: `Asks every name server of the fleet for the keys of the signed zones, and a resolver for the DS
-records of their parents. It fails if validators would refuse a zone, or will.`,
+		Long: `Compare the keys of the signed zones with what every name server of the fleet publishes, and with the
+DS records of the parent zones, which it gets from a resolver. The exit code is 1 if validating
+resolvers refuse a zone, or will refuse it soon.`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			zones, err := signedZones(o.fleetFile, strings.Join(args, ""))
@@ -167,10 +168,10 @@ func (v *keyView) print(w io.Writer) (bad bool) {
 		if why := s.lacks(v.zone.keys); why != "" {
 			fault("%s: %s", s.node, why)
 		} else {
-			say("  ✓ %s shows the keys and signs", s.node)
+			say("  ✓ %s publishes the keys and signs", s.node)
 		}
 		if s.skew.Abs() > maxSkew {
-			fault("%s: its clock is %s %s this one: set it by NTP, as signatures are valid by the clock", s.node,
+			fault("%s: its clock is %s %s this machine's: synchronize it (NTP), because signatures are valid for a time only", s.node,
 				s.skew.Abs(),
 				map[bool]string{true: "behind", false: "ahead of"}[s.skew > 0])
 		}
@@ -180,9 +181,9 @@ func (v *keyView) print(w io.Writer) (bad bool) {
 	case v.parentErr != nil:
 		fault("the parent: %v", v.parentErr)
 	case len(v.parent) == 0 && wanted == nil:
-		say("  ✓ the parent has no DS record: kaiku dnssec leave %s goes on", v.zone.name())
+		say("  ✓ the parent has no DS record: continue with kaiku dnssec leave %s", v.zone.name())
 	case len(v.parent) == 0:
-		say("  – the parent has no DS record, so that nobody checks the signatures: kaiku dnssec ds %s prints it",
+		say("  – the parent has no DS record, so resolvers don't check the signatures: kaiku dnssec ds %s prints the record for the registrar",
 			v.zone.name())
 	default:
 		v.printParent(say, fault)
@@ -206,6 +207,6 @@ func (v *keyView) printParent(say, fault func(string, ...any)) {
 		say("  ✓ the parent has the DS record of key %d, which is %s", v.zone.keys[at].Tag(), v.zone.keys[at].State)
 	}
 	if trusted == 0 {
-		fault("the parent has DS records, and none is of a key of this zone: validators refuse the whole domain; have the registrar remove them, or replace them by that of kaiku dnssec ds %s", v.zone.name())
+		fault("the parent has DS records, but none is of a key of this zone, so validating resolvers refuse the whole domain: at the registrar, remove them, or replace them by the one that kaiku dnssec ds %s prints", v.zone.name())
 	}
 }

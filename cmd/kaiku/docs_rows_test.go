@@ -63,7 +63,7 @@ func deployRows() []docRow {
 		{begins: "kaiku status", lines: []docCheck{
 			allReady,
 			prints(`^hel1 +applied`, `^fra1 +applied`, `^nyc1 +applied`),
-			prints(`^hel1: asked for 1, stored 1$`, `^fra1: asked for 1, stored 1$`, `^nyc1: asked for 1, stored 1$`),
+			prints(`^hel1: requested 1, stored 1$`, `^fra1: requested 1, stored 1$`, `^nyc1: requested 1, stored 1$`),
 			prints(`^edge hel1:$`, `^key +https://www\.example\.com/$`),
 			drains,
 		}},

@@ -12,7 +12,7 @@ import (
 // drainCommand makes `kaiku drain` or, without drain, `kaiku undrain`.
 func drainCommand(etc string, drain bool) *cobra.Command {
 	api := adminAPI{etc: etc}
-	name, short, method := "drain", "Send no new clients to a node, until undrain", "PUT"
+	name, short, method := "drain", "Stop sending new clients to a node, until undrain", "PUT"
 	if !drain {
 		name, short, method = "undrain", "Send clients to a drained node again", "DELETE"
 	}
@@ -37,7 +37,7 @@ func drainCommand(etc string, drain bool) *cobra.Command {
 				return fmt.Errorf("%s %s: %w", name, args[0], err)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(),
-				"%s: %s done; name servers know it within seconds, resolvers when the TTL expires\n", args[0], name)
+				"%s: %s done; name servers apply it within seconds, resolvers when the TTL has expired\n", args[0], name)
 			return err
 		},
 	}

@@ -18,7 +18,7 @@ import (
 func explainCommand(etc string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain",
-		Short: "Explain how an edge or a name server answers",
+		Short: "Explain why an edge or a name server answers as it does",
 		Args:  usage(noArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -51,7 +51,7 @@ func explainHTTPCommand(etc string) *cobra.Command {
 		},
 	}
 	api.flags(cmd)
-	api.nodeFlag(cmd, "`EDGE` to ask (default the first one that answers)")
+	api.nodeFlag(cmd, "`EDGE` to query (default the first that answers)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -77,11 +77,11 @@ func printExplanation(out io.Writer, e cache.Explanation) error {
 		row("status", "%d", o.Status)
 		row("size", "%d bytes", o.Size)
 		if o.Have != o.Size {
-			row("of which stored", "%d bytes", o.Have)
+			row("stored part", "%d bytes", o.Have)
 		}
 		row("stored", "%s", o.Stored.UTC().Format(time.RFC3339))
 		if o.Source == "" {
-			row("freshness", "none given: validated at each use")
+			row("freshness", "none: the edge revalidates it on each request")
 		} else {
 			row("freshness", "%d s by %s", o.Lifetime, o.Source)
 		}

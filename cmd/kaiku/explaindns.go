@@ -22,8 +22,8 @@ func explainDNSCommand(etc string) *cobra.Command {
 		Short: "Explain which edges a client gets for a name, and why",
 		Long: `Explain which edges a client gets for a name, and why.
 
-The command reads the fleet file, probes each edge once from this machine, and chooses as a name
-server does. The name servers may see another state of the edges than this machine: their metric
+The command reads the fleet file, probes each edge once from this machine, and then chooses edges as
+a name server does. Name servers probe the edges too, and may find another state: their metric
 kaiku_dns_node_healthy shows it.`,
 		Args: usage(wants("NAME")),
 
@@ -77,21 +77,21 @@ func printChoice(out io.Writer, x *geodns.Explanation) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "name\t%s in the zone %s\n", x.Name, x.Zone)
 	if x.Place == nil {
-		fmt.Fprintf(w, "client\t%s, whose place nobody knows; where a resolver tells of such a client, its own place counts\n", x.Client)
+		fmt.Fprintf(w, "client\t%s, whose place is unknown: a name server then uses the place of the client's resolver\n", x.Client)
 	} else {
 		country := ""
 		if x.Country != "" {
 			country = x.Country + ", "
 		}
-		fmt.Fprintf(w, "client\t%s at %.2f, %.2f (%sfrom %s, as all of %s)\n", x.Client, x.Place.Lat, x.Place.Lon,
+		fmt.Fprintf(w, "client\t%s at %.2f, %.2f (%sfrom %s, for all of %s)\n", x.Client, x.Place.Lat, x.Place.Lon,
 			country, sourceText(x.Source), x.Network)
 	}
-	fmt.Fprintf(w, "answers\t%d, with scope /%d for a query that tells the whole address\n", x.Answers, x.Scope)
+	fmt.Fprintf(w, "answers\t%d, with scope /%d if the query has the client's full address\n", x.Answers, x.Scope)
 	if x.IPv6 != "" {
 		fmt.Fprintf(w, "IPv6\t%s\n", x.IPv6)
 	}
-	fmt.Fprintf(w, "sharing\tnodes of one place share their clients by networks such as %s\n\n", x.Sharing)
-	fmt.Fprintln(w, "node\tdistance\tone place with\tweight\tstate\tload\tsheds\tanswered\twhy")
+	fmt.Fprintf(w, "sharing\tnodes in the same place share clients by network, here %s\n\n", x.Sharing)
+	fmt.Fprintln(w, "node\tdistance\tsame place as\tweight\tstate\tload\tsheds\tanswered\twhy")
 	for _, n := range x.Nodes {
 		state := "healthy"
 		switch {

@@ -13,7 +13,7 @@ func healthCommand(etc string) *cobra.Command {
 	var fleetFile, node string
 	cmd := &cobra.Command{
 		Use:   "health --config fleet.yaml --node NAME",
-		Short: "Check the health of the node on this machine as deploy does; exit code 1 if it isn't healthy",
+		Short: "Check the health of the node on this machine as deploy does; exit code 1 if it is unhealthy",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("config") {
@@ -47,7 +47,7 @@ func healthCommand(etc string) *cobra.Command {
 				return fmt.Errorf("node %s: %w", node, err)
 			}
 			for _, fault := range st.Faults {
-				fmt.Fprintln(cmd.OutOrStdout(), "but "+fault)
+				fmt.Fprintln(cmd.OutOrStdout(), "problem: "+fault)
 			}
 			return nil
 		},

@@ -57,7 +57,7 @@ for how long.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			if file := filepath.Join(dir, "fleet.yaml"); exists(file) {
-				return fmt.Errorf("init: %[1]s is there already: edit it and run kaiku check %[1]s, or give another --dir", file)
+				return fmt.Errorf("init: %[1]s already exists: edit it and run kaiku check %[1]s, or give another --dir", file)
 			}
 			q := &questions{lines: bufio.NewScanner(cmd.InOrStdin()), out: out}
 			if err := f.gather(q, domain, originURL, email, nodes); err != nil {
@@ -66,7 +66,7 @@ for how long.`,
 			f.assignRoles()
 			for _, n := range f.Nodes {
 				if n.Guessed {
-					fmt.Fprintf(out, "%s: taken to be %s (%v,%v); if it is elsewhere, correct its location in fleet.yaml\n", n.Name, n.Where, n.Place[0], n.Place[1])
+					fmt.Fprintf(out, "%s: its place is %s (%v,%v); if that is wrong, correct its location in fleet.yaml\n", n.Name, n.Where, n.Place[0], n.Place[1])
 				}
 			}
 			if !noCheck {
@@ -77,12 +77,12 @@ for how long.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&domain, "domain", "", "`DOMAIN` of the fleet; the site is www.DOMAIN and DOMAIN itself")
-	fl.StringVar(&originURL, "origin", "", "`URL` of the server that has the site")
-	fl.StringVar(&email, "email", "", "email `ADDRESS` for an account at Let's Encrypt; without it there is no TLS")
+	fl.StringVar(&originURL, "origin", "", "`URL` of your server, which has the site")
+	fl.StringVar(&email, "email", "", "email `ADDRESS` for an account at Let's Encrypt; without it, the fleet has no TLS")
 	fl.StringArrayVar(&nodes, "node", nil,
 		"a machine: `NAME=IP[,IP]@PLACE`, such as hel1=203.0.113.10,2001:db8::10@60.17,24.94 (may be repeated)")
 	fl.StringVar(&dir, "dir", ".", "`FOLDER` to write to")
-	fl.BoolVar(&f.Signed, "dnssec", false, "make a key that the name servers sign the zone with; see docs/dns.md")
+	fl.BoolVar(&f.Signed, "dnssec", false, "make a DNSSEC key with which the name servers sign the zone; see docs/dns.md")
 	fl.BoolVar(&noCheck, "no-origin-check", false, "don't send requests to the origin")
 	return cmd
 }
@@ -99,7 +99,7 @@ func (q *questions) ask(question string, take func(answer string) error) error {
 		fmt.Fprint(q.out, question+": ")
 		if !q.lines.Scan() {
 			fmt.Fprintln(q.out)
-			return usageError{fmt.Errorf("no answer to %q: give it by a flag, see kaiku init --help", question)}
+			return usageError{fmt.Errorf("no answer to the question %q: give the value by a flag, see kaiku init --help", question)}
 		}
 		err := take(strings.TrimSpace(q.lines.Text()))
 		if err == nil {
@@ -157,7 +157,7 @@ func (f *firstFiles) gather(q *questions, domain, originURL, email string, nodes
 func (f *firstFiles) setDomain(text string) error {
 	domain := strings.TrimSuffix(strings.ToLower(text), ".")
 	if rest, ok := strings.CutPrefix(domain, "www."); ok && strings.Contains(rest, ".") {
-		return fmt.Errorf("%q is a host: want the domain, as %s, which gets www too", text, rest)
+		return fmt.Errorf("%q is a host: want the domain, such as %s; www is added to it", text, rest)
 	}
 	if _, err := netip.ParseAddr(domain); err == nil || !config.IsHost(domain) || !strings.Contains(domain, ".") {
 		return fmt.Errorf("%q is not a domain: want a name such as example.com", text)
@@ -172,7 +172,7 @@ func (f *firstFiles) setOrigin(text string) error {
 	}
 	host := strings.ToLower(f.Origin.Hostname())
 	if slices.Contains(f.hosts(), host) {
-		return fmt.Errorf("origin: %s will lead to the edges: want a name or an address of the server's own, such as origin.%s", host, f.Domain)
+		return fmt.Errorf("origin: the name %s will lead to the edges, so they would fetch from themselves: want another name or an address of your server, such as origin.%s", host, f.Domain)
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ func TestInit(t *testing.T) {
 			// A second run overwrites nothing.
 			before, _ := os.ReadFile(filepath.Join(dir, "fleet.key"))
 			if _, err := runInit(t, c.stdin, append(c.args, "--no-origin-check", "--dir", dir)...); err == nil ||
-				err.Error() != fmt.Sprintf("init: %[1]s is there already: edit it and run kaiku check %[1]s, or give another --dir", fleetFile) {
+				err.Error() != fmt.Sprintf("init: %[1]s already exists: edit it and run kaiku check %[1]s, or give another --dir", fleetFile) {
 				t.Errorf("a second time: %v", err)
 			}
 			if after, _ := os.ReadFile(filepath.Join(dir, "fleet.key")); !bytes.Equal(before, after) {
@@ -105,11 +105,11 @@ func TestInitRefuses(t *testing.T) {
 		{[]string{"--domain", "https://example.com"},
 			`"https://example.com" is not a domain: want a name such as example.com`},
 		{[]string{"--domain", "www.example.com"},
-			`"www.example.com" is a host: want the domain, as example.com, which gets www too`},
+			`"www.example.com" is a host: want the domain, such as example.com; www is added to it`},
 		{[]string{"--domain", "example.com", "--origin", "ftp://a.example"},
 			`origin: "ftp://a.example" is not an origin: want http://host[:port] or https://host[:port]`},
 		{[]string{"--domain", "example.com", "--origin", "https://www.example.com"},
-			"origin: www.example.com will lead to the edges: want a name or an address of the server's own, such as origin.example.com"},
+			"origin: the name www.example.com will lead to the edges, so they would fetch from themselves: want another name or an address of your server, such as origin.example.com"},
 		{append(rest, "--node", "hel1"),
 			`node "hel1": want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki`},
 		{append(rest, "--node", "Hel 1=203.0.113.10@1,2"),
@@ -122,19 +122,19 @@ func TestInitRefuses(t *testing.T) {
 		{append(rest, "--node", "hel1=203.0.113.10@NaN,2"),
 			"node hel1: NaN,2 is not on the Earth: latitude is -90 to 90, longitude -180 to 180"},
 		{append(rest, "--node", "hel1=203.0.113.10@Helsnki"),
-			`node hel1: the city "Helsnki" is not known; did you mean Helsinki? LATITUDE,LONGITUDE will do too`},
+			`node hel1: unknown city "Helsnki"; did you mean Helsinki? You may also give LATITUDE,LONGITUDE`},
 		{append(rest, "--node", "hel1=203.0.113.10@Atlantis"),
-			`node hel1: the city "Atlantis" is not known; did you mean Atlanta? LATITUDE,LONGITUDE will do too`},
+			`node hel1: unknown city "Atlantis"; did you mean Atlanta? You may also give LATITUDE,LONGITUDE`},
 		{append(rest, "--node", "hel1=203.0.113.10@60.17"),
-			`node hel1: "60.17" is neither LATITUDE,LONGITUDE nor a city that is known`},
+			`node hel1: "60.17" is neither LATITUDE,LONGITUDE nor a known city`},
 		{append(rest, "--node", "hel1=203.0.113.10"),
 			"node hel1: where is it? Its address tells no country; want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki"},
 		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--node", "hel1=203.0.113.11@1,2"),
-			"there is a node hel1 already: give this one another name"},
+			"the name hel1 is already taken: give this node another name"},
 		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--node", "nyc1=198.51.100.1,203.0.113.10@1,2"),
 			"203.0.113.10 is the address of node hel1 already"},
 		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--email", "ops"), `"ops" is not an e-mail address`},
-		{rest, `no answer to "a machine as NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or @Helsinki (an empty line ends)": give it by a flag, see kaiku init --help`},
+		{rest, `no answer to the question "a machine as NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or @Helsinki (an empty line ends)": give the value by a flag, see kaiku init --help`},
 	} {
 		dir := t.TempDir()
 		_, err := runInit(t, "", append(slices.Clone(c.args), "--no-origin-check", "--dir", dir)...)
@@ -181,7 +181,7 @@ func TestInitAsksAgain(t *testing.T) {
 			t.Errorf("%q is not told once:\n%s", told, out)
 		}
 	}
-	if want := "nyc1: taken to be where the people of US live, as its address is there (38.5,-87); if it is elsewhere, correct its location in fleet.yaml\n"; strings.Count(out, want) != 1 {
+	if want := "nyc1: its place is the centre of population of US, guessed from its address (38.5,-87); if that is wrong, correct its location in fleet.yaml\n"; strings.Count(out, want) != 1 {
 		t.Errorf("%q is not told once:\n%s", want, out)
 	}
 	text := readFile(t, dir, "fleet.yaml")
@@ -189,7 +189,7 @@ func TestInitAsksAgain(t *testing.T) {
 		`servers: ["https://origin.example.net"]`, "      health: { path: / } ",
 		"location: [60.17, 24.94]   # Helsinki\n",
 		`addresses: ["203.0.113.10", "2001:db8::10"]`,
-		"location: [38.5, -87]   # where the people of US live, as its address is there\n", "stale_if_error",
+		"location: [38.5, -87]   # the centre of population of US, guessed from its address\n", "stale_if_error",
 		`email: "ops@example.com"`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the fleet file has no %q:\n%s", want, text)
@@ -246,22 +246,22 @@ var originAnswers = []struct {
 			respond(200, map[string]string{"Cache-Control": "public, max-age=86400"}, "a")(w, r)
 		}
 	}, []string{"  it answers / with 200",
-		"  / will be stored, but it is asked for every visitor whether that changed: Cache-Control: no-cache",
+		"  / will be stored, but revalidated with the origin for every request: Cache-Control: no-cache",
 		"  /a.css will be cached for 1 day: Cache-Control: public, max-age=86400"}, "      health: { path: / } "},
 	{"nothing of caching", respond(200, nil, ""), []string{
-		"  / will be fetched from it for every visitor: it sends no Cache-Control (not fresh for any time, and nothing to validate it with); let it send Cache-Control: max-age=…, or set cache.default_ttl in fleet.yaml"}, "health: { path: / } "},
+		"  / will be fetched from the origin for every request: it sends no Cache-Control (a lifetime of 0 and no validator); make it send Cache-Control: max-age=…, or set cache.default_ttl in fleet.yaml"}, "health: { path: / } "},
 	{"what may not be cached", respond(200, map[string]string{"Cache-Control": "private"}, ""),
-		[]string{"  / will be fetched from it for every visitor: Cache-Control: private (private (RFC 9111, 5.2.2.7))"}, ""},
+		[]string{"  / will be fetched from the origin for every request: Cache-Control: private (private (RFC 9111, 5.2.2.7))"}, ""},
 	{"a date alone", respond(200, map[string]string{
 		"Last-Modified": time.Now().Add(-20 * time.Hour).UTC().Format(http.TimeFormat)}, ""), []string{
-		"  / will be cached for 2 hours, a tenth of the time since it changed: it sends no Cache-Control"}, ""},
+		"  / will be cached for 2 hours, a tenth of the time since its Last-Modified: it sends no Cache-Control"}, ""},
 	{"no page", respond(403, nil, ""),
 		[]string{"  it answers / with 403",
-			"  a health check of / would take that as down: name another path in fleet.yaml"},
+			"  a health check of / would find the server unhealthy: set another path for origin.health in fleet.yaml"},
 		"      # health: { path: /health }        # the origin answers 403 to /: name a path that it answers with 200\n"},
 	{"a redirect to the site", respond(301, map[string]string{"Location": "https://www.example.com/"}, ""),
 		[]string{
-			"  that is a redirect to https://www.example.com/, which will lead to the edges: if it answers so to everything that it is asked, visitors go round in circles; see Host in docs/origins.md"}, "health: { path: / } "},
+			"  that is a redirect to https://www.example.com/, which will lead to the edges: if the origin redirects every request like this, visitors end in a loop; see Host in docs/origins.md"}, "health: { path: / } "},
 	{"a redirect to itself", respond(302, map[string]string{"Location": "/start"}, ""),
 		[]string{"/start: visitors who follow it leave the edges; see Host in docs/origins.md"}, ""},
 	{"a redirect elsewhere", respond(302, map[string]string{"Location": "https://other.example/"}, ""),
@@ -281,9 +281,9 @@ func TestInitLooksAtTheOrigin(t *testing.T) {
 	plain := httptest.NewServer(nil)
 	t.Cleanup(plain.Close)
 	for _, c := range []struct{ name, origin, want string }{
-		{"nothing listens", "http://" + freeport.Addr(t), "  it does not answer from here: nothing listens on "},
+		{"nothing listens", "http://" + freeport.Addr(t), "  it does not answer this machine: nothing listens on "},
 		{"a certificate of an unknown authority", secureOrigin(t, certs, "localhost"),
-			"  it does not answer from here: the certificate of https://localhost:"},
+			"  it does not answer this machine: the certificate of https://localhost:"},
 		{"no TLS", strings.Replace(plain.URL, "http:", "https:", 1),
 			" speaks plain HTTP: write http:// in origin.servers"},
 	} {
@@ -293,7 +293,7 @@ func TestInitLooksAtTheOrigin(t *testing.T) {
 	t.Run("a name below the domain that does not exist yet", func(t *testing.T) {
 		out, err := runInit(t, "", "--domain", "localhost.example", "--origin", "http://origin.localhost.example:1",
 			"--node", "hel1=203.0.113.10@Helsinki", "--dir", t.TempDir())
-		if err != nil || !strings.Contains(out, "put its A and AAAA records into localhost.example.zone") {
+		if err != nil || !strings.Contains(out, "add its A and AAAA records to localhost.example.zone") {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
@@ -336,7 +336,7 @@ func initTrusted(t *testing.T, certs string) {
 			secureOrigin(t, certs, "localhost"), "--node", "hel1=203.0.113.10@Helsinki", "--dir", t.TempDir()}, "\n"))
 	out, err := cmd.CombinedOutput()
 	want := regexp.MustCompile(
-		`  it answers / with 200; its certificate is good until \d{4}-\d\d-\d\d, for \d+ minutes more\n`)
+		`  it answers / with 200; its certificate is valid until \d{4}-\d\d-\d\d, for \d+ minutes more\n`)
 	if err != nil || !want.Match(out) ||
 		!strings.Contains(string(out), "/ will be cached for 1 minute: Cache-Control: max-age=60\n") {
 		t.Errorf("%v\n%s", err, out)

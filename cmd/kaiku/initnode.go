@@ -30,11 +30,11 @@ func (f *firstFiles) addNode(text string) error {
 	}
 	for _, other := range f.Nodes {
 		if other.Name == n.Name {
-			return fmt.Errorf("there is a node %s already: give this one another name", n.Name)
+			return fmt.Errorf("the name %s is already taken: give this node another name", n.Name)
 		}
 		for _, a := range n.Addresses {
 			if slices.Contains(other.Addresses, a) {
-				return fmt.Errorf("%s is the address of node %s already", a, other.Name)
+				return fmt.Errorf("%s is already the address of node %s", a, other.Name)
 			}
 		}
 	}
@@ -68,12 +68,12 @@ func parseFirstNode(text string) (firstNode, error) {
 	}
 	for _, a := range n.Addresses {
 		if country, people, ok := geodns.Country(a); ok {
-			n.Guessed, n.Place, n.Where = true, config.Location{people.Lat, people.Lon}, "where the people of "+country+
-				" live, as its address is there"
+			n.Guessed, n.Place, n.Where = true, config.Location{people.Lat, people.Lon}, "the centre of population of "+country+
+				", guessed from its address"
 			return n, nil
 		}
 	}
-	return n, fmt.Errorf("node %s: where is it? Its address tells no country; %s", n.Name, form)
+	return n, fmt.Errorf("node %s: give its place, because the country of its address is unknown: %s", n.Name, form)
 }
 
 // parsePlace sets the location from coordinates or from the name of a city.
@@ -95,8 +95,8 @@ func (n *firstNode) parsePlace(text string) error {
 		n.Place, n.Where = place, known
 		return nil
 	case near != "":
-		return fmt.Errorf("node %s: the city %q is not known; did you mean %s? LATITUDE,LONGITUDE will do too", n.Name,
+		return fmt.Errorf("node %s: unknown city %q; did you mean %s? You may also give LATITUDE,LONGITUDE", n.Name,
 			text, near)
 	}
-	return fmt.Errorf("node %s: %q is neither LATITUDE,LONGITUDE nor a city that is known", n.Name, text)
+	return fmt.Errorf("node %s: %q is neither LATITUDE,LONGITUDE nor a known city", n.Name, text)
 }

@@ -51,13 +51,13 @@ func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	if err != nil {
 		f.Unreached = true
 		failure := origin.FailureOf(err, time.Now())
-		tell("it does not answer from here: %s", cmp.Or(failure.Hint, failure.Error))
+		tell("it does not answer this machine: %s", cmp.Or(failure.Hint, failure.Error))
 		return
 	}
 	certificate := ""
 	if page.TLS != nil {
 		until := page.TLS.PeerCertificates[0].NotAfter
-		certificate = fmt.Sprintf("; its certificate is good until %s", until.UTC().Format(time.DateOnly))
+		certificate = fmt.Sprintf("; its certificate is valid until %s", until.UTC().Format(time.DateOnly))
 		if left := time.Until(until); left < 14*24*time.Hour {
 			certificate += fmt.Sprintf(", for %s more", plainTime(left))
 		}
@@ -65,7 +65,7 @@ func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	tell("it answers / with %d%s", page.StatusCode, certificate)
 	if page.StatusCode >= 400 {
 		f.Unhealthy = page.StatusCode
-		tell("a health check of / would take that as down: name another path in fleet.yaml")
+		tell("a health check of / would find the server unhealthy: set another path for origin.health in fleet.yaml")
 	}
 	if to := page.Header.Get("Location"); page.StatusCode/100 == 3 && to != "" {
 		tell("%s", f.redirects(to))
@@ -88,7 +88,7 @@ func (f *firstFiles) lookUpOrigin(ctx context.Context, out io.Writer) {
 	f.OriginLabel = label
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", f.Origin.Hostname())
 	if err != nil {
-		fmt.Fprintf(out, "origin %s: its name has no address now; put its A and AAAA records into %s.zone, as edges will ask these name servers for it\n", f.Origin, f.Domain)
+		fmt.Fprintf(out, "origin %s: its name has no address at present; add its A and AAAA records to %s.zone, because edges will look it up at these name servers\n", f.Origin, f.Domain)
 		return
 	}
 	for _, a := range addrs {
@@ -96,7 +96,7 @@ func (f *firstFiles) lookUpOrigin(ctx context.Context, out io.Writer) {
 	}
 	slices.SortFunc(f.OriginAddresses, netip.Addr.Compare)
 	f.OriginAddresses = slices.Compact(f.OriginAddresses)
-	fmt.Fprintf(out, "%s has the addresses that it has now in %s.zone, too\n", f.Origin.Hostname(), f.Domain)
+	fmt.Fprintf(out, "%s: its present addresses were written to %s.zone\n", f.Origin.Hostname(), f.Domain)
 }
 
 // fetchOnce fetches a path of a host as an edge does on a miss. It reads the beginning of the body.
@@ -119,11 +119,11 @@ func fetchOnce(ctx context.Context, pool *origin.Pool, host, path string) (*http
 func (f *firstFiles) redirects(to string) string {
 	u, err := f.Origin.Parse(to)
 	if err != nil {
-		return fmt.Sprintf("that is a redirect to %q, which is no URL", to)
+		return fmt.Sprintf("that is a redirect to %q, which is not a URL", to)
 	}
 	switch host := strings.ToLower(u.Hostname()); {
 	case slices.Contains(f.hosts(), host):
-		return fmt.Sprintf("that is a redirect to %s, which will lead to the edges: if it answers so to everything that it is asked, visitors go round in circles; "+
+		return fmt.Sprintf("that is a redirect to %s, which will lead to the edges: if the origin redirects every request like this, visitors end in a loop; "+
 			"see Host in docs/origins.md", u)
 	case host == strings.ToLower(f.Origin.Hostname()) && u.Scheme == "https" && f.Origin.Scheme == "http":
 		return fmt.Sprintf("that is a redirect to %s: write https:// in fleet.yaml", u)
@@ -139,20 +139,20 @@ func cached(resp *http.Response) string {
 	now := time.Now()
 	s := &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: now, ResponseTime: now}
 	said, mend := "it sends no Cache-Control",
-		"; let it send Cache-Control: max-age=…, or set cache.default_ttl in fleet.yaml"
+		"; make it send Cache-Control: max-age=…, or set cache.default_ttl in fleet.yaml"
 	if cc := resp.Header.Values("Cache-Control"); len(cc) > 0 {
 		said, mend = "Cache-Control: "+strings.Join(cc, ", "), ""
 	}
 	if ok, why := (httpcache.Policy{}).Storable(http.Header{}, s); !ok {
-		return fmt.Sprintf("fetched from it for every visitor: %s (%s)%s", said, why, mend)
+		return fmt.Sprintf("fetched from the origin for every request: %s (%s)%s", said, why, mend)
 	}
 	d, _ := httpcache.ResponseDirectives(resp.Header)
 	life := s.Lifetime(httpcache.Policy{})
 	switch {
 	case d.NoCache || life.D <= 0:
-		return fmt.Sprintf("stored, but it is asked for every visitor whether that changed: %s%s", said, mend)
+		return fmt.Sprintf("stored, but revalidated with the origin for every request: %s%s", said, mend)
 	case !life.Explicit:
-		return fmt.Sprintf("cached for %s, a tenth of the time since it changed: %s%s", plainTime(life.D), said, mend)
+		return fmt.Sprintf("cached for %s, a tenth of the time since its Last-Modified: %s%s", plainTime(life.D), said, mend)
 	default:
 		return fmt.Sprintf("cached for %s: %s", plainTime(life.D), said)
 	}

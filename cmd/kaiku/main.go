@@ -111,9 +111,9 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	case len(args) == 0:
 		return nil
 	case !cmd.HasSubCommands():
-		return fmt.Errorf("%s takes no arguments, but is given %q", cmd.CommandPath(), args[0])
+		return fmt.Errorf("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
 	}
-	err := fmt.Errorf("there is no command %s %s", cmd.CommandPath(), args[0])
+	err := fmt.Errorf("unknown command: %s %s", cmd.CommandPath(), args[0])
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, " or "))
@@ -125,7 +125,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func wants(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(names) {
-			return fmt.Errorf("%s wants %s, but is given %s", cmd.CommandPath(), strings.Join(names, " "),
+			return fmt.Errorf("%s takes %s, but got %s", cmd.CommandPath(), strings.Join(names, " "),
 				words.Count(len(args), "argument"))
 		}
 		return nil
@@ -133,5 +133,5 @@ func wants(names ...string) cobra.PositionalArgs {
 }
 
 func configFlag(cmd *cobra.Command, config *string) {
-	cmd.Flags().StringVar(config, "config", "fleet.yaml", "`FILE` that describes the fleet")
+	cmd.Flags().StringVar(config, "config", "fleet.yaml", "fleet `FILE`")
 }

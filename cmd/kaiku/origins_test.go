@@ -166,9 +166,9 @@ edge: { http: %[3]q, admin: %[4]q, data: %[5]q, disk: 128MiB, memory: 16MiB }
 		t.Errorf("a certificate for another name than origin.host: %d", status)
 	}
 	out, err := command(t, "explain", "http", "http://wrong.example/", "--admin", admin)
-	for _, want := range []string{"not stored  the origin failed when it was asked last", "last fetch  failed",
+	for _, want := range []string{"not stored  the last fetch from the origin failed", "last fetch  failed",
 		"the certificate of " + own + " is for localhost, not for wrong.example", "set origin.sni"} {
-		if err != nil || !strings.Contains(out, want) || strings.Contains(out, "not asked for") {
+		if err != nil || !strings.Contains(out, want) || strings.Contains(out, "not requested") {
 			t.Errorf("no %q in what is explained, error %v:\n%s", want, err, out)
 		}
 	}

@@ -35,7 +35,7 @@ has no special meaning: to purge everything below a path, use --prefix with that
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.URLs = args
 			if len(req.URLs)+len(req.Tags)+len(req.Prefixes)+len(req.Hosts) == 0 && !req.All {
-				return usageError{errors.New("nothing to purge: name URLs, --tag, --prefix, --host or --all; see kaiku purge --help")}
+				return usageError{errors.New("nothing to purge: give URLs, --tag, --prefix, --host or --all; see kaiku purge --help")}
 			}
 			if err := refuseStars(req); err != nil {
 				return usageError{err}
@@ -62,7 +62,7 @@ has no special meaning: to purge everything below a path, use --prefix with that
 				outcome := fmt.Sprintf("applied after %.0f ms", e.Seconds*1000)
 				switch {
 				case !e.Applied && !e.Live:
-					outcome = "not applied: it was not heard of"
+					outcome = "not applied: it is offline"
 				case !e.Applied:
 					outcome = "not applied yet"
 				}
@@ -89,7 +89,7 @@ has no special meaning: to purge everything below a path, use --prefix with that
 func refuseStars(req purge.Request) error {
 	for _, u := range slices.Concat(req.URLs, req.Prefixes) {
 		if base, found := strings.CutSuffix(u, "*"); found {
-			return fmt.Errorf("%s: * is taken literally: for all that begins with the text before it, use --prefix %s",
+			return fmt.Errorf("%s: * has no special meaning: to purge everything that begins with the text before it, use --prefix %s",
 				u, strings.TrimRight(base, "*"))
 		}
 	}

@@ -60,7 +60,7 @@ func (a *adminAPI) open(cmd *cobra.Command) (*adminNodes, error) {
 	}
 	if fleetFile == "" {
 		if a.node != "" && a.url == "" {
-			return nil, usageError{errors.New("--node: the node of which fleet? Give --config fleet.yaml")}
+			return nil, usageError{errors.New("--node needs a fleet file: give --config fleet.yaml")}
 		}
 		n, err := a.direct(cmp.Or(a.url, defaultAdmin), "")
 		nodes.list = []*adminNode{n}
@@ -85,7 +85,7 @@ func (a *adminAPI) open(cmd *cobra.Command) (*adminNodes, error) {
 		case err == nil:
 			nodes.list, err = a.ofFleet(f, []string{n.Name}, tokenFile, false)
 			if a.node != "" && a.node != n.Name {
-				return nil, usageError{fmt.Errorf("--node %s: this machine is %s, and reaches no other: run it there, or with --config where you deploy from", a.node, n.Name)}
+				return nil, usageError{fmt.Errorf("--node %s: this machine is %s, and can't connect to other nodes: run the command there, or on the machine that you deploy from, with --config", a.node, n.Name)}
 			}
 			return nodes, err
 		case a.config == "":
@@ -154,10 +154,10 @@ func (a *adminAPI) ofFleet(f *config.Fleet, names []string, tokenFile string, ov
 	case len(out) > 0:
 		return out, nil
 	case a.edges:
-		return nil, usageError{fmt.Errorf("%s is no edge: ask one of %s", strings.Join(names, ", "),
+		return nil, usageError{fmt.Errorf("%s is not an edge: give one of %s", strings.Join(names, ", "),
 			strings.Join(with, ", "))}
 	}
-	return nil, usageError{fmt.Errorf("%s has no admin listener: set `admin` of the node in the fleet file, or ask one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
+	return nil, usageError{fmt.Errorf("%s has no admin listener: set `admin` of the node in the fleet file, or give one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
 }
 
 // adminOf returns the address of a node's admin listener, or "" if it has none.
@@ -234,7 +234,7 @@ func thisNode(f *config.Fleet, etc string) (*config.Node, error) {
 		}
 	}
 	if len(found) != 1 {
-		return nil, fmt.Errorf("which node of %s is this machine? Write %s=NAME into %s: it has %s", f.Name(),
+		return nil, fmt.Errorf("can't tell which node of %s this machine is: write %s=NAME into %s; the nodes are %s", f.Name(),
 			nodeVariable, file, strings.Join(f.NodeNames(), ", "))
 	}
 	return found[0], nil
@@ -363,7 +363,7 @@ func (a *adminNodes) reach(ctx context.Context, n *adminNode) error {
 func (a *adminNodes) answered(n *adminNode) {
 	switch {
 	case n.ssh != "":
-		a.say("%s answers, by way of %s", n.name, n.ssh)
+		a.say("%s answers, through %s", n.name, n.ssh)
 	default:
 		a.say("%s answers", cmp.Or(n.name, n.url))
 	}
@@ -372,7 +372,7 @@ func (a *adminNodes) answered(n *adminNode) {
 // failed records that a node can't be queried.
 func (a *adminNodes) failed(n *adminNode, err error) {
 	n.err = err
-	a.say("%s can't be asked: %v", cmp.Or(n.name, n.url), err)
+	a.say("%s can't be queried: %v", cmp.Or(n.name, n.url), err)
 }
 
 // err returns why no node could be queried.
@@ -383,7 +383,7 @@ func (a *adminNodes) err(ctx context.Context) error {
 	if len(a.list) == 1 {
 		return a.list[0].wrap(a.list[0].err)
 	}
-	text := "no node can be asked:"
+	text := "no node can be queried:"
 	for _, n := range a.list {
 		text += fmt.Sprintf("\n  %s: %v", n.name, n.err)
 	}

@@ -120,7 +120,7 @@ func TestRealDNSSEC(t *testing.T) {
 		}
 	}
 	status := v.kaiku("dnssec", "status", "example.test", "--resolver", "127.0.0.1:"+v.server)
-	if !strings.Contains(status, "✓ nyc1 shows the keys and signs") ||
+	if !strings.Contains(status, "✓ nyc1 publishes the keys and signs") ||
 		!strings.Contains(status, "the parent has the DS record of key") {
 		t.Errorf("status:\n%s", status)
 	}

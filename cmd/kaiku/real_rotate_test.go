@@ -135,7 +135,7 @@ func (w *rotateWorld) rotateToken(t *testing.T) {
 	}
 	w.wantSecret(t, "admin.token", readFile(t, w.token))
 	out := w.ssh(t, "n1", "kaiku status --token-file /dev/stdin 2>&1 <<'end' || :\n"+before+"end\n")
-	if !strings.Contains(out, "401") && !strings.Contains(out, "does not take the token") {
+	if !strings.Contains(out, "401") && !strings.Contains(out, "refuses the token in") {
 		t.Errorf("the old token is accepted: %s", out)
 	}
 }
@@ -144,7 +144,7 @@ func (w *rotateWorld) rotateToken(t *testing.T) {
 func (w *rotateWorld) rotateKeyStopped(t *testing.T) {
 	before := strings.TrimSpace(readFile(t, w.key))
 	out, code := w.rotate(t, []string{"step 2 of 3: nodes use", "n1: restarted"}, "rotate", "fleet-key")
-	if code != 1 || !strings.Contains(out, "run kaiku rotate fleet-key --config "+w.config+" again to go on") {
+	if code != 1 || !strings.Contains(out, "to continue, run kaiku rotate fleet-key --config "+w.config) {
 		t.Errorf("exit code %d", code)
 	}
 	lines := strings.Split(readFile(t, w.key), "\n")

@@ -32,10 +32,11 @@ func removeCommand() *cobra.Command {
 		Short: "Remove a node from the fleet: drain it, stop it, and delete its files from the machine",
 		Long: `Remove a node from the fleet: drain it, stop it, and delete its files from the machine.
 
-Remove prints what it will do, asks, and does it. It drains the node and waits until resolvers have
-forgotten it. Then it stops the node, deletes its data, secrets, units and programs, and makes the
-control plane forget the node. You may remove a node before or after you delete it from the fleet
-file; after that, --ssh gives the machine. If the machine is lost, use --lost.`,
+Remove prints a plan and asks you to confirm it. It drains the node and waits until resolvers no
+longer cache its address. Then it stops the node, deletes its data, secrets, units and programs, and
+deletes the node from the control plane. You may delete the node from the fleet file before or
+afterwards. If the fleet file no longer has it, give its machine by --ssh. If the machine is lost,
+use --lost.`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return fl.run(cmd, args[0]) },
 	}
@@ -43,7 +44,7 @@ file; after that, --ssh gives the machine. If the machine is lost, use --lost.`,
 	configFlag(cmd, &fl.config)
 	f.StringVar(&fl.ssh, "ssh", "", "`[USER@]HOST[:PORT]` of the machine (default from the fleet file)")
 	f.BoolVar(&fl.lost, "lost", false,
-		"the machine is lost and won't come back: only make the control plane forget the node")
+		"the machine is lost and won't come back: only delete the node from the control plane")
 	f.BoolVar(&fl.dryRun, "dry-run", false, "print the plan and change nothing")
 	f.BoolVar(&fl.yes, "yes", false, "don't ask")
 	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false,
@@ -66,13 +67,13 @@ func (fl *removeFlags) run(cmd *cobra.Command, name string) error {
 	last := n != nil && len(f.Nodes) == 1 // removing it ends the fleet
 	switch {
 	case n != nil && n.Has(config.RoleControl) && !last:
-		return fmt.Errorf("node %s is a control node: take the role control from it in %s and deploy, and then remove it", name, fl.config)
+		return fmt.Errorf("node %s is a control node: first delete its role control in %s and deploy, then remove it", name, fl.config)
 	case fl.lost && fl.ssh != "":
-		return usageError{errors.New("--lost is for a machine that can't be reached: leave out --ssh, or --lost")}
+		return usageError{errors.New("--lost is for a machine that can't be reached: give --lost or --ssh, not both")}
 	case n != nil && fl.ssh == "":
 		target.SSH = sshOf(n)
 	case n == nil && fl.ssh == "" && !fl.lost:
-		return usageError{fmt.Errorf("%s has no node %s: %s; of one that is not there any more, give its machine by --ssh root@ADDRESS, or --lost", fl.config, name, words.Suggest(name, f.NodeNames()))}
+		return usageError{fmt.Errorf("%s has no node %s: %s; if you have already deleted it from the file, give its machine by --ssh root@ADDRESS, or --lost", fl.config, name, words.Suggest(name, f.NodeNames()))}
 	}
 	running, err := newDeployFleet(f)
 	if err != nil {
@@ -109,14 +110,14 @@ func (fl *removeFlags) remove(cmd *cobra.Command, m *deploy.Remover, f *config.F
 		return err
 	}
 	for _, warning := range missed(f, m.Target.Name, zones) {
-		fmt.Fprintf(out, "  beware: %s\n", warning)
+		fmt.Fprintf(out, "  warning: %s\n", warning)
 	}
 	if fl.dryRun || plan.Nothing() {
 		return nil
 	}
 	if !fl.yes {
 		if m.Dialer.Ask == nil {
-			return usageError{errors.New("there is no terminal to ask on: give --yes")}
+			return usageError{errors.New("can't ask you to confirm, because the input is not a terminal: give --yes")}
 		}
 		answer, err := m.Dialer.Ask(fmt.Sprintf("Remove %s (yes/no)? ", m.Target.Name), false)
 		if err != nil {
@@ -154,21 +155,21 @@ func missed(f *config.Fleet, name string, zones []*geodns.Zone) []string {
 		return slices.ContainsFunc(f.Nodes, func(o config.Node) bool { return o.Name != name && o.Has(role) })
 	}
 	if n.Has(config.RoleEdge) && !others(config.RoleEdge) {
-		out = append(out, "it is the only edge: no site is served without it")
+		out = append(out, "it is the only edge: without it, nothing serves the sites")
 	}
 	if n.Has(config.RoleGeoDNS) && !others(config.RoleGeoDNS) {
-		out = append(out, "it is the only name server: no name of the zones is answered without it")
+		out = append(out, "it is the only name server: without it, nothing answers for the zones")
 	}
 	for _, z := range zones {
 		for _, ns := range z.NameServers() {
 			if slices.ContainsFunc(ns.Addrs, func(a netip.Addr) bool { return slices.Contains(n.Addresses, a) }) {
-				out = append(out, fmt.Sprintf("zone %s has it as %s: take that out of the zone and of the registrar's list first, and wait for the TTL of the NS records, or some queries wait in vain for its answer", strings.TrimSuffix(z.Name(), "."), ns.Name))
+				out = append(out, fmt.Sprintf("zone %s lists it as name server %s: first delete that name from the zone and at the registrar, and wait until the TTL of the NS records has expired; until then, resolvers still send it queries, which time out", strings.TrimSuffix(z.Name(), "."), ns.Name))
 			}
 		}
 	}
 	for _, s := range f.Sites {
 		if s.Origin.Shield == name {
-			out = append(out, fmt.Sprintf("site %s has it as its shield: edges ask the origin directly without it",
+			out = append(out, fmt.Sprintf("it is the shield of site %s: without it, edges fetch from the origin directly",
 				s.Name))
 		}
 	}
@@ -180,21 +181,21 @@ func afterRemoval(f *config.Fleet, out io.Writer, config string, plan *deploy.Re
 	var b strings.Builder
 	fmt.Fprintf(&b, "node %s is removed\n", plan.Node)
 	if len(plan.Kept) > 0 {
-		fmt.Fprintf(&b, "on its machine, files that no deploy put there are left: %s\n", strings.Join(plan.Kept, ", "))
+		fmt.Fprintf(&b, "its machine still has files that no deploy installed: %s\n", strings.Join(plan.Kept, ", "))
 	}
 	if f.Node(plan.Node) != nil {
-		fmt.Fprintf(&b, "next: take it out of %s, and bring that to the others: kaiku deploy --config %[1]s\n", config)
+		fmt.Fprintf(&b, "next: delete it from %s, and deploy that file to the others: kaiku deploy --config %[1]s\n", config)
 	}
 	has, tense := strings.Join(plan.Secrets, ", "), "had"
 	if lost {
 		has, tense = "the fleet key and the other secrets of its roles", "has"
 	}
 	if has != "" {
-		fmt.Fprintf(&b, "it %s %s: whoever gets at its disk, or at a copy of that, may have them too", tense, has)
+		fmt.Fprintf(&b, "it %s %s: anyone who gets its disk, or a copy of it, may read them", tense, has)
 		if lost {
-			b.WriteString(", and if it comes back it joins the fleet again")
+			b.WriteString("; if it comes back, it joins the fleet again")
 		}
-		fmt.Fprintf(&b, "\nto make them worthless: kaiku rotate fleet-key --config %s, and kaiku rotate admin-token --config %[1]s\n", config)
+		fmt.Fprintf(&b, "\nto replace them: kaiku rotate fleet-key --config %s, and kaiku rotate admin-token --config %[1]s\n", config)
 	}
 	_, err := io.WriteString(out, b.String())
 	return err

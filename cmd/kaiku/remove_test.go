@@ -60,11 +60,11 @@ func TestRemoveCommand(t *testing.T) {
 	stop := f.aloneLease(t, "gone")
 	testwait.Until(t, "the node that is in no file is heard of", func() bool { return knows("gone") })
 	for _, c := range []struct{ args, fails string }{
-		{"remove c1", "node c1 is a control node: take the role control from it in "},
-		{"remove hel2", "has no node hel2: did you mean hel1?; of one that is not there any more, give its machine by --ssh"},
-		{"remove hel1 --lost", "node hel1 is not lost: the control plane hears of it"},
-		{"remove gone --lost --yes", "node gone is not lost: the control plane hears of it"},
-		{"remove hel1 --lost --ssh root@192.0.2.1", "leave out --ssh, or --lost"},
+		{"remove c1", "node c1 is a control node: first delete its role control in "},
+		{"remove hel2", "has no node hel2: did you mean hel1?; if you have already deleted it from the file, give its machine by --ssh"},
+		{"remove hel1 --lost", "node hel1 is not lost: it still reports to the control plane"},
+		{"remove gone --lost --yes", "node gone is not lost: it still reports to the control plane"},
+		{"remove hel1 --lost --ssh root@192.0.2.1", "give --lost or --ssh, not both"},
 		{"remove a/b --lost", "can't be the name of a node"},
 		{"remove down --yes", "no SSH server is at this port"},
 	} {
@@ -84,7 +84,7 @@ func TestRemoveCommand(t *testing.T) {
 	stop()
 	lost := []string{"remove", "gone", "--lost", "--config", f.config}
 	if out, err := f.run(t, append(lost, "--dry-run")...); err != nil ||
-		!strings.Contains(out, "gone:\n  leave the machine alone, as it is lost\n  forget it in the registry\n") ||
+		!strings.Contains(out, "gone:\n  leave the machine as it is, because it is lost\n  delete it from the registry\n") ||
 		!knows("gone") {
 		t.Errorf("a dry run: %v\n%s", err, out)
 	}
@@ -95,7 +95,7 @@ func TestRemoveCommand(t *testing.T) {
 	out, err := f.run(t, append(lost, "--yes")...)
 	if err != nil || !strings.Contains(out, "node gone is removed\nit has the fleet key") ||
 		!strings.Contains(out, "kaiku rotate fleet-key --config "+f.config) ||
-		strings.Contains(out, "next: take it out") {
+		strings.Contains(out, "next: delete it from") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	testwait.Until(t, "nobody knows it any more", func() bool { return !knows("gone") })
@@ -109,11 +109,11 @@ func TestRemovalIsMissed(t *testing.T) {
 	}
 	f.Sites[0].Origin.Shield = "hel1"
 	if got := strings.Join(missed(f, "ns1", zones), "\n"); !strings.Contains(got, "it is the only name server") ||
-		!strings.Contains(got, "zone example.com has it as ns1.example.com: take that out") {
+		!strings.Contains(got, "zone example.com lists it as name server ns1.example.com: first delete that name") {
 		t.Errorf("ns1: %s", got)
 	}
 	if got := strings.Join(missed(f, "hel1", zones), "\n"); !strings.Contains(got, "it is the only edge") ||
-		!strings.Contains(got, "site www has it as its shield") {
+		!strings.Contains(got, "it is the shield of site www") {
 		t.Errorf("hel1: %s", got)
 	}
 	if got := missed(f, "gone", zones); got != nil {

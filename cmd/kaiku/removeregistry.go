@@ -97,7 +97,7 @@ func (r *nodeRegistry) Look(ctx context.Context, watch bool) (deploy.Registered,
 		return deploy.Registered{}, err
 	}
 	if _, has := replicas[r.node]; has {
-		return deploy.Registered{}, errors.New("it keeps a replica of the log of purges: deploy a fleet file in which it is no control node first")
+		return deploy.Registered{}, errors.New("it has a copy of the log of purges: first deploy a fleet file without its role control")
 	}
 	lease, heard, err := c.Lease(ctx, r.node)
 	if err != nil {

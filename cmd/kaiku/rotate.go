@@ -23,10 +23,10 @@ func rotateCommand() *cobra.Command {
 		Short: "Replace a secret of the fleet, without losing a request",
 		Long: `Replace a secret of the fleet, without losing a request.
 
-Rotate makes the new secret on this machine and writes it into the secret's file, beside the old
-one. It deploys that file, and nodes accept both secrets. In the end it deploys the file without the
-old secret. If a rotation stops, run the command again: the file shows how far the rotation is, and
-the command continues there.`,
+Rotate makes the new secret on this machine and adds it to the secret's file. It deploys that file,
+so that nodes accept the old secret and the new one. In the last step it deploys the file without
+the old secret. If a rotation stops, run the command again: it continues with the next step, which
+it finds in the file.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -43,7 +43,7 @@ func rotateKeyCommand() *cobra.Command {
 
 After the first deploy, nodes accept the old key and the new one. After the second, they use the new
 one. After the third, they refuse the old one. Deploys don't change the credentials of nodes: make
-them again after the first deploy (kaiku credential).`,
+new ones after the first deploy (kaiku credential).`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return r.run(cmd, "fleet key", func(f *config.Fleet) (string, error) { return f.Secrets.FleetKey, nil })
@@ -88,7 +88,7 @@ func rotateOtherCommand() *cobra.Command {
 					}
 					files = append(files, t.File)
 				}
-				return "", usageError{fmt.Errorf("no token of secrets.tokens has the file %s: there are %s", args[0],
+				return "", usageError{fmt.Errorf("no token of secrets.tokens has the file %s: their files are %s", args[0],
 					cmp.Or(strings.Join(files, ", "), "none"))}
 			})
 		},
@@ -122,7 +122,7 @@ func (r *rotator) run(cmd *cobra.Command, what string, path func(*config.Fleet) 
 		return err
 	}
 	if named == "" {
-		return usageError{fmt.Errorf("%s names no file of the %s", r.config, what)}
+		return usageError{fmt.Errorf("%s names no file for the %s", r.config, what)}
 	}
 	if err := r.opened(cmd, func(d *deploy.Deploy, _ *deployFleet) error {
 		if slices.ContainsFunc(d.Nodes, func(n deploy.Node) bool {
@@ -130,7 +130,7 @@ func (r *rotator) run(cmd *cobra.Command, what string, path func(*config.Fleet) 
 		}) {
 			return nil
 		}
-		return fmt.Errorf("a deploy installs %s on no node, because it is not in %s there or no node needs it: replace it by hand; see docs/deploy.md", named, config.NodeDir)
+		return fmt.Errorf("kaiku deploy doesn't install %s, because its path on nodes is outside %s, or no node needs it: replace it by hand; see docs/deploy.md", named, config.NodeDir)
 	}); err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (r *rotator) run(cmd *cobra.Command, what string, path func(*config.Fleet) 
 				if r.key {
 					return running.reseal(ctx, overSSH(d))
 				}
-				say("asking all nodes whether they accept the new one")
+				say("checking that all nodes accept the new secret")
 				return running.accepted(ctx, overSSH(d), secret)
 			})
 		},
@@ -167,7 +167,7 @@ func (r *rotator) run(cmd *cobra.Command, what string, path func(*config.Fleet) 
 		ask := asker(in, cmd.ErrOrStderr())
 		steps.sure = func() (bool, error) {
 			answer, err := ask("All nodes accept the old and the new "+what+
-				". Give the new one to whoever has the old one. Refuse the old one from now on? [y/N] ", false)
+				". Give the new one to everybody who uses the old one. Refuse the old one from now on? [y/N] ", false)
 			return strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y"), err
 		}
 	}
@@ -255,7 +255,7 @@ func (d *deployFleet) reseal(ctx context.Context, to reach) error {
 			errs = append(errs, fmt.Errorf("node %s: %w", n.Name, err))
 		}
 	}
-	return fmt.Errorf("encrypt what edges share of certificates with the new fleet key: %w", errors.Join(errs...))
+	return fmt.Errorf("encrypt the vault of certificates with the new fleet key: %w", errors.Join(errs...))
 }
 
 // resealTime limits the attempt through one control node.

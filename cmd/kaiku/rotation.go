@@ -71,8 +71,8 @@ func (r *rotation) run(ctx context.Context) error {
 	}
 	for ; ; todo = true {
 		if todo {
-			r.say("step %d of %d: nodes %s secret", s.step, len(r.stages),
-				[...]string{"learn the new", "use the new", "forget the old"}[r.stages[s.step-1]])
+			r.say("step %d of %d: nodes will %s", s.step, len(r.stages),
+				[...]string{"accept the new secret too", "use the new secret", "refuse the old secret"}[r.stages[s.step-1]])
 			if err := errors.Join(r.deploy(ctx), ctx.Err()); err != nil {
 				return r.stopped(err)
 			}
@@ -94,7 +94,7 @@ func (r *rotation) run(ctx context.Context) error {
 			}
 		}
 		if !goOn {
-			r.say("step %d of %d is done: run %s again to go on", s.step, len(r.stages), r.again)
+			r.say("step %d of %d is done: to continue, run %s", s.step, len(r.stages), r.again)
 			return nil
 		}
 		if err := r.next(s); err != nil {
@@ -106,11 +106,11 @@ func (r *rotation) run(ctx context.Context) error {
 // finish completes a rotation that was interrupted in its last step: the file no longer mentions a
 // rotation, but some nodes still have the previous file.
 func (r *rotation) finish(ctx context.Context) error {
-	r.say("nodes do not all have what is in %s: bringing it to them", r.file)
+	r.say("some nodes have an older version of %s: deploying it", r.file)
 	if err := r.deploy(ctx); err != nil {
 		return r.stopped(err)
 	}
-	r.say("done: all nodes have the secret that is in %s; to replace it, run %s again", r.file, r.again)
+	r.say("done: all nodes have the secret in %s; to replace it, run %s", r.file, r.again)
 	return nil
 }
 
@@ -120,7 +120,7 @@ func (r *rotation) next(s *rotated) error {
 	lines := [...][]string{{s.old, s.new}, {s.new, s.old}, {s.new}}[r.stages[s.step-1]]
 	lines = append(lines, s.comments...)
 	if s.step < len(r.stages) {
-		lines = append(lines, fmt.Sprintf("%s%d of %d; to go on, run %s again", rotationMark, s.step, len(r.stages),
+		lines = append(lines, fmt.Sprintf("%s%d of %d; to continue, run %s", rotationMark, s.step, len(r.stages),
 			r.again))
 	}
 	return replaceFile(r.file, []byte(strings.Join(lines, "\n")+"\n"))
@@ -128,7 +128,7 @@ func (r *rotation) next(s *rotated) error {
 
 // stopped adds to an error how to continue the rotation.
 func (r *rotation) stopped(err error) error {
-	return fmt.Errorf("%w\nthe rotation is not finished, and all nodes accept each other: run %s again to go on", err,
+	return fmt.Errorf("%w\nthe rotation is not finished, but all nodes still accept each other: to continue, run %s", err,
 		r.again)
 }
 
@@ -167,7 +167,7 @@ func readRotated(file string, steps int) (*rotated, error) {
 	case s.step == 0 && len(secrets) == 1:
 		s.old = secrets[0]
 	case s.step == 0:
-		return nil, fmt.Errorf("%s has %d secrets, which no kaiku rotate wrote: finish by hand what was begun by hand, until one is left; see docs/deploy.md", file, len(secrets))
+		return nil, fmt.Errorf("%s has %d secrets, but not from kaiku rotate: first complete your own rotation, until one secret is left; see docs/deploy.md", file, len(secrets))
 	case len(secrets) != 2:
 		return nil, fmt.Errorf("%s has %d secrets in the middle of a rotation, instead of two: restore the file that kaiku rotate wrote", file, len(secrets))
 	case s.step == 1:

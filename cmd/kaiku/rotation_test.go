@@ -171,7 +171,7 @@ func TestRotationSteps(t *testing.T) {
 			n = fields[1]
 		}
 		if got := strings.Join(fields, " "); !strings.HasPrefix(got, fmt.Sprintf(want, n)) || len(n) != 44 ||
-			i < 2 && !strings.HasSuffix(got, "to go on, run kaiku rotate x again") {
+			i < 2 && !strings.HasSuffix(got, "to continue, run kaiku rotate x") {
 			t.Errorf("after step %d: %q", i+1, got)
 		}
 	}
@@ -195,7 +195,7 @@ func TestRotationSteps(t *testing.T) {
 // A rotation refuses a file that kaiku rotate did not write.
 func TestRotationOfAnEditedFile(t *testing.T) {
 	for text, says := range map[string]string{
-		"": "no secret", "a\nb\n": "2 secrets, which no kaiku rotate wrote",
+		"": "no secret", "a\nb\n": "2 secrets, but not from kaiku rotate",
 		"a\n# kaiku rotate: step 1 of 3\n":    "in the middle of a rotation",
 		"a\nb\n# kaiku rotate: step 3 of 3\n": "no step", "a\nb\n# kaiku rotate: step x\n": "no step",
 		"a\nb\nc\n# kaiku rotate: step 1 of 3\n": "3 secrets",

@@ -111,7 +111,7 @@ func parseSitemap(in io.Reader) (urls, sitemaps []string, err error) {
 		}
 	}
 	if len(urls)+len(sitemaps) == 0 {
-		return nil, nil, errors.New("it names no URLs")
+		return nil, nil, errors.New("it has no URLs")
 	}
 	return urls, sitemaps, nil
 }

@@ -94,7 +94,7 @@ func TestHealthyStartIsQuiet(t *testing.T) {
 	for _, name := range f.names {
 		testwait.Until(t, name+" follows the purges", func() bool {
 			return strings.Contains(out.text(),
-				`msg="purge log: followed for the first time; what this edge has from before is stale" node=`+name)
+				`msg="purge log: followed for the first time; everything in the cache is now stale" node=`+name)
 		})
 	}
 	testwait.Until(t, "an edge orders certificates",
@@ -102,7 +102,7 @@ func TestHealthyStartIsQuiet(t *testing.T) {
 	for line := range strings.Lines(out.text()) {
 		checkQuiet(t, line, started)
 	}
-	if text := out.text(); !strings.Contains(text, "control server: it waits for a majority") ||
+	if text := out.text(); !strings.Contains(text, "control server: waiting for a majority") ||
 		strings.Contains(text, "PRODUCTION") {
 		t.Errorf("the control servers log:\n%s", text)
 	}

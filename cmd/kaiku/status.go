@@ -29,13 +29,13 @@ func statusCommand(etc string) *cobra.Command {
 		Short: "Show the state of the fleet: problems, traffic, origins, certificates, purges",
 		Long: `Show the state of the fleet.
 
-Problems come first. Then come the nodes, as the control plane knows them, and the edges. For each
-edge, the table has the requests of clients and of other edges since the edge started, the part of
-them that were hits, and the part that failed with 500 to 599 (errors).
+First come the problems, then a table of the nodes and a table of the edges. The table of edges
+counts from the start of each edge: requests (from clients and from other edges), the percentage of
+hits, and the percentage of errors (status 500 to 599).
 
-With --config, status asks all nodes over SSH. On a node, it asks that node, which also reports what
-the control plane knows of the others. If it shows a single edge, it also shows the edge's store and
-origin servers; --verbose shows these for every edge.`,
+With --config, status queries all nodes over SSH. On a node, it queries that node, which also shows
+what the control plane knows about the others. If there is only one edge, status also shows its
+store and its origin servers; --verbose shows these for every edge.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			nodes, err := api.open(cmd)
@@ -51,16 +51,16 @@ origin servers; --verbose shows these for every edge.`,
 				answers[i].Status = &st
 				return err
 			})
-			asked := 0
+			answered := 0
 			for i, n := range nodes.list {
 				answers[i].Node = n.name
 				if n.err == nil {
-					asked++
+					answered++
 				} else {
 					answers[i] = nodeAnswer{Node: n.name, Error: n.err.Error()}
 				}
 			}
-			if asked == 0 {
+			if answered == 0 {
 				return fmt.Errorf("status: %w", nodes.err(ctx))
 			}
 			if asJSON {
@@ -70,7 +70,7 @@ origin servers; --verbose shows these for every edge.`,
 		},
 	}
 	api.flags(cmd)
-	api.nodeFlag(cmd, "`NODE` to ask (default all, with --config)")
+	api.nodeFlag(cmd, "`NODE` to query (with --config; default all)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -68,7 +68,7 @@ func (r *fleetReport) printNodes(out io.Writer) error {
 		case !n.Live && r.alone:
 			state = "no answer"
 		case !n.Live:
-			state = "not heard of"
+			state = "offline"
 		case !n.Ready:
 			state = "behind"
 		case n.Draining:
@@ -77,7 +77,7 @@ func (r *fleetReport) printNodes(out io.Writer) error {
 		if slices.Contains(n.Roles, config.RoleEdge) && !n.Started.IsZero() {
 			load, purges = fmt.Sprintf("%.0f %%", n.Load*100), fmt.Sprint(n.Purges)
 			if n.Behind > 0 {
-				purges += fmt.Sprintf(", lacks %d", n.Behind)
+				purges += fmt.Sprintf(", %d behind", n.Behind)
 			}
 		}
 		if n.Live {
@@ -151,18 +151,18 @@ func certificatesText(list []certs.Status) string {
 	if len(list) == 0 {
 		return "-"
 	}
-	lacks := 0
+	missing := 0
 	least := list[0].DaysLeft
 	for _, c := range list {
 		switch {
 		case c.DaysLeft == nil:
-			lacks++
+			missing++
 		case least == nil || *c.DaysLeft < *least:
 			least = c.DaysLeft
 		}
 	}
-	if lacks > 0 {
-		return fmt.Sprintf("%d of %d lack", lacks, len(list))
+	if missing > 0 {
+		return fmt.Sprintf("%d of %d missing", missing, len(list))
 	}
 	return days(*least)
 }
@@ -204,7 +204,7 @@ func printStore(out io.Writer, st *admin.Status) error {
 	fmt.Fprintf(w, "disk\t%s of %s, %d segments\n", roundSize(s.Bytes), roundSize(s.Disk), s.Segments)
 	fmt.Fprintf(w, "memory\t%s\n", roundSize(int64(s.Memory)))
 	fmt.Fprintf(w, "written\t%s\n", roundSize(int64(s.Stored)))
-	fmt.Fprintf(w, "written again\t%s, %d objects\n", roundSize(int64(s.Rewritten)), s.Rewrites)
+	fmt.Fprintf(w, "rewritten\t%s, %d objects\n", roundSize(int64(s.Rewritten)), s.Rewrites)
 	fmt.Fprintf(w, "evicted\t%d objects for the budget, %d for the free-space floor; %d segments\n", s.Evicted,
 		s.EvictedFloor, s.Dropped)
 	fmt.Fprintf(w, "purge records\t%d\n", s.Purges)
@@ -223,7 +223,7 @@ func printStore(out io.Writer, st *admin.Status) error {
 // printOrigins prints a table of the origin servers.
 func printOrigins(out io.Writer, pools []origin.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\norigin\tserver\tstate\trequests\tfailed\tunder way\tconnections\treused\twhy")
+	fmt.Fprintln(w, "\norigin\tserver\tstate\trequests\tfailed\tactive\tconnections\treused\twhy")
 	for _, p := range pools {
 		for _, s := range p.Servers {
 			state := s.State
@@ -239,10 +239,10 @@ func printOrigins(out io.Writer, pools []origin.Status) error {
 	}
 	for _, p := range pools {
 		if p.Panic {
-			fmt.Fprintf(out, "%s: most servers look unhealthy: all that take connections are used\n", p.Site)
+			fmt.Fprintf(out, "%s: most servers look unhealthy, so the edge uses every server that accepts connections\n", p.Site)
 		}
 		if p.Waiting > 0 || p.Refused > 0 {
-			fmt.Fprintf(out, "%s: %d requests wait in the queue, %d were refused\n", p.Site, p.Waiting, p.Refused)
+			fmt.Fprintf(out, "%s: %d requests are queued, %d were refused (queue full, or origin.queue_timeout expired)\n", p.Site, p.Waiting, p.Refused)
 		}
 	}
 	return nil

@@ -113,26 +113,26 @@ func (r *fleetReport) fromAnswers(f *config.Fleet, answers []nodeAnswer) {
 func (r *fleetReport) checkNode(n *admin.NodeStatus, silent string) {
 	switch {
 	case r.alone && silent != "":
-		r.problem(n.Node, "it can't be asked: %s", silent)
+		r.problem(n.Node, "it can't be queried: %s", silent)
 	case !n.Live && silent != "":
-		r.problem(n.Node, "it is not heard of, and can't be asked: %s", silent)
+		r.problem(n.Node, "it is offline: it sends no reports to the control plane, and can't be queried: %s", silent)
 	case silent != "":
-		r.problem(n.Node, "other nodes hear of it, but it can't be asked: %s", silent)
+		r.problem(n.Node, "it is online, but can't be queried from here: %s", silent)
 	case !n.Live && n.Started.IsZero():
-		r.problem(n.Node, "it is not heard of: is it deployed, and does it run?")
+		r.problem(n.Node, "it is offline, and has never been online: deploy it, or start it")
 	case !n.Live:
-		r.problem(n.Node, "it is not heard of any more")
+		r.problem(n.Node, "it is offline: it has stopped sending reports to the control plane")
 	case !n.Ready:
-		r.problem(n.Node, "it is behind with purges, and asks the origin about all that it has")
+		r.problem(n.Node, "it is behind with purges: until it has applied them, it revalidates everything with the origin")
 	}
 	switch n.Disk {
 	case fleet.DiskScarce:
-		r.problem(n.Node, "its disk is nearly full: purges will be refused when most control nodes have no room")
+		r.problem(n.Node, "its disk is nearly full: free some space; if the disks of most control nodes are full, the fleet refuses purges")
 	case fleet.DiskFull:
-		r.problem(n.Node, "its disk is full, so that it stores no purges: they are refused unless most control nodes have room")
+		r.problem(n.Node, "its disk is full, so it stores no purges: free some space; if the disks of most control nodes are full, the fleet refuses purges")
 	}
 	if n.Draining {
-		r.problem(n.Node, "it is drained: kaiku undrain %s gives it clients again", n.Node)
+		r.problem(n.Node, "it is drained: name servers send it no clients until you run kaiku undrain %s", n.Node)
 	}
 }
 
@@ -164,18 +164,18 @@ func (r *fleetReport) checkEdge(st *admin.Status) {
 			switch failed := failedRequests(s); {
 			case !s.Up():
 				r.problem(st.Name, "origin %s of %s is %s: %s%s", s.Server, p.Site, s.State,
-					cmp.Or(s.Why, "no reason is known"), hint)
+					cmp.Or(s.Why, "the reason is unknown"), hint)
 			case failed > 0 && failed >= s.Requests && s.LastFailure != nil: // too few for the server to count as down
 				r.problem(st.Name, "origin %s of %s: %d of %s failed: %s%s", s.Server, p.Site, s.Requests,
 					words.Count(int(s.Requests), "request"), s.LastFailure.Error, hint)
 			}
 		}
 		if p.Waiting > 0 {
-			r.problem(st.Name, "%d requests wait for an origin server of %s", p.Waiting, p.Site)
+			r.problem(st.Name, "%d requests are queued for an origin server of %s: it is too slow, or origin.max_requests is too low", p.Waiting, p.Site)
 		}
 	}
 	for _, o := range st.Outages {
-		r.problem(st.Name, "the origin of %s keeps requests waiting in vain since %s, so that stale responses are served at once: %s", o.Site,
+		r.problem(st.Name, "the origin of %s has not answered in time since %s, so the edge serves stale responses without waiting: %s", o.Site,
 			o.Since.Local().Format(time.DateTime), o.Last.Error)
 	}
 	for _, c := range st.Certificates {
@@ -189,10 +189,10 @@ func (r *fleetReport) checkEdge(st *admin.Status) {
 		}
 	}
 	if s := st.Store; s.Refused > 0 {
-		r.problem(st.Name, "%d responses were not stored, as the disk was nearly full", s.Refused)
+		r.problem(st.Name, "%d responses were not stored, because the disk was nearly full: free some space, or lower edge.disk", s.Refused)
 	}
 	if s := st.Store; s.Damaged > 0 {
-		r.problem(st.Name, "%d stored responses were damaged, and fetched anew: look after the disk", s.Damaged)
+		r.problem(st.Name, "%d stored responses were damaged and had to be fetched again: check the disk", s.Damaged)
 	}
 }
 

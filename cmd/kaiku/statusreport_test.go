@@ -100,7 +100,7 @@ func TestStatusReport(t *testing.T) {
 				s.Requests, s.Failures, s.LastFailure = 2, map[string]uint64{"connection-error": 1, "timeout": 1},
 					&origin.Failure{Error: "refused", Hint: "start it"}
 			}},
-		{"helsinki1: the origin of www keeps requests waiting in vain since ", func(_ *config.Fleet, a []nodeAnswer) {
+		{"helsinki1: the origin of www has not answered in time since ", func(_ *config.Fleet, a []nodeAnswer) {
 			a[0].Status.Outages = []cache.Outage{{Site: "www", Since: time.Now(),
 				Last: origin.Failure{Error: "timeout"}}}
 		}},
@@ -111,15 +111,15 @@ func TestStatusReport(t *testing.T) {
 		{"helsinki1: there is no certificate for www.example.com yet",
 			func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Certificates[0].DaysLeft = nil }},
 		// the others run on with what they know
-		{"newyork1: it is not heard of any more",
+		{"newyork1: it is offline: it has stopped sending reports to the control plane",
 			func(_ *config.Fleet, a []nodeAnswer) { a[2].Status.Nodes[1].Live = false }},
 		{"newyork1: it is behind with purges",
 			func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Ready = false }},
-		{"newyork1: it is drained: kaiku undrain newyork1",
+		{"newyork1: it is drained: name servers send it no clients until you run kaiku undrain newyork1",
 			func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Draining = true }},
-		{"newyork1: other nodes hear of it, but it can't be asked: no route",
+		{"newyork1: it is online, but can't be queried from here: no route",
 			func(_ *config.Fleet, a []nodeAnswer) { a[1] = nodeAnswer{Node: "newyork1", Error: "no route"} }},
-		{"paris1: it is not heard of: is it deployed, and does it run?", func(f *config.Fleet, _ []nodeAnswer) {
+		{"paris1: it is offline, and has never been online: deploy it, or start it", func(f *config.Fleet, _ []nodeAnswer) {
 			f.Nodes = append(f.Nodes, config.Node{Name: "paris1", Roles: []string{"geodns"}})
 		}},
 		{"versions differ: aaaaaaaaaaaa on helsinki1, newyork1; b on singapor1", func(_ *config.Fleet, a []nodeAnswer) {
@@ -127,9 +127,9 @@ func TestStatusReport(t *testing.T) {
 				a[i].Status.Nodes[2].Version = "b"
 			}
 		}},
-		{"helsinki1: 3 responses were not stored, as the disk was nearly full",
+		{"helsinki1: 3 responses were not stored, because the disk was nearly full",
 			func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Store.Refused = 3 }},
-		{"helsinki1: it can't be asked: no route", func(_ *config.Fleet, a []nodeAnswer) { // without a control plane
+		{"helsinki1: it can't be queried: no route", func(_ *config.Fleet, a []nodeAnswer) { // without a control plane
 			a[0] = nodeAnswer{Node: "helsinki1", Error: "no route"}
 			a[1].Status.Nodes, a[2].Status.Nodes = nil, nil
 		}},

@@ -82,7 +82,7 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 			t.Errorf("a file of tokens with %q is taken", bad)
 		}
 	}
-	testwait.Until(t, "the node has looked at it", func() bool { return strings.Contains(log.String(), "not taken") })
+	testwait.Until(t, "the node has looked at it", func() bool { return strings.Contains(log.String(), "not loaded") })
 	if with("new") != nil || with("watch1") != nil {
 		t.Error("the tokens of before are refused")
 	}

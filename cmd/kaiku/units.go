@@ -18,7 +18,7 @@ const nodeVariable = "KAIKU_NODE"
 // nodeFlag adds the flag --node.
 func nodeFlag(cmd *cobra.Command, node *string) {
 	cmd.Flags().StringVar(node, "node", os.Getenv(nodeVariable),
-		"this node's `NAME` (default the variable "+nodeVariable+")")
+		"this node's `NAME` (default: the environment variable "+nodeVariable+")")
 	cmd.Flags().Lookup("node").DefValue = "" // for help and man pages, which must not depend on the environment
 }
 

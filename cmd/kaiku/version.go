@@ -40,7 +40,7 @@ func versionText(version string, info *debug.BuildInfo) string {
 	}
 	commit := cmp.Or(set["vcs.revision"], "unknown")
 	if set["vcs.modified"] == "true" {
-		commit += ", with changes that are not committed"
+		commit += " (with uncommitted changes)"
 	}
 	return fmt.Sprintf("kaiku %s\ncommit: %s\ndate: %s\ngo: %s\n", version, commit, cmp.Or(set["vcs.time"], "unknown"),
 		info.GoVersion)

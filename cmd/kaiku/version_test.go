@@ -12,7 +12,7 @@ func TestVersion(t *testing.T) {
 		{Key: "vcs.revision", Value: "c0ffee"}, {Key: "vcs.time", Value: "2026-11-27T22:44:14Z"}, {Key: "vcs.modified",
 			Value: "true"}}}
 	for want, info := range map[string]*debug.BuildInfo{
-		"kaiku v1\ncommit: c0ffee, with changes that are not committed\ndate: 2026-11-27T22:44:14Z\ngo: go1.26.1\n": built,
+		"kaiku v1\ncommit: c0ffee (with uncommitted changes)\ndate: 2026-11-27T22:44:14Z\ngo: go1.26.1\n": built,
 		"kaiku v1\ncommit: unknown\ndate: unknown\ngo: go1.26.1\n": {
 			GoVersion: "go1.26.1"},
 	} {

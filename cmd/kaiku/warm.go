@@ -31,7 +31,7 @@ node into that edge.`,
 		ValidArgsFunction: completeURLs(etc),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 0) == (sitemapURL == "") {
-				return usageError{errors.New("name URLs to warm, or a --sitemap, and not both; see kaiku warm --help")}
+				return usageError{errors.New("give URLs or a --sitemap, but not both; see kaiku warm --help")}
 			}
 			if req.Rate < 1 || req.Rate > 1000 {
 				return usageError{fmt.Errorf("--rate: want 1 to 1000 a second, not %d", req.Rate)}
@@ -54,7 +54,7 @@ node into that edge.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&sitemapURL, "sitemap", "", "warm all URLs of the sitemap, or of the index of sitemaps, at this `URL`")
+	fl.StringVar(&sitemapURL, "sitemap", "", "warm all URLs of the sitemap, or of the sitemap index, at this `URL`")
 	fl.IntVar(&req.Rate, "rate", 10, "URLs a second for each edge, at most 1000")
 	api.flags(cmd)
 	api.nodeFlag(cmd, "`EDGE` to warm (default all, with --config)")
@@ -113,14 +113,14 @@ func (w *warming) send(cmd *cobra.Command, urls []string) error {
 
 func (w *warming) print(cmd *cobra.Command, asJSON bool) error {
 	out := cmd.OutOrStdout()
-	asked, stored, unasked := 0, 0, 0
+	requested, stored, failed := 0, 0, 0
 	for i := range w.edges {
 		e := &w.edges[i]
 		if err := w.nodes.list[i].err; err != nil {
 			e.Error = err.Error()
-			unasked++
+			failed++
 		}
-		asked += e.Asked
+		requested += e.Asked
 		stored += e.Stored
 		if asJSON {
 			continue
@@ -132,9 +132,9 @@ func (w *warming) print(cmd *cobra.Command, asJSON bool) error {
 		for _, f := range e.Failed {
 			fmt.Fprintf(out, "%s%s  %s\n", name, f.URL, f.Error)
 		}
-		fmt.Fprintf(out, "%sasked for %d, stored %d\n", name, e.Asked, e.Stored)
+		fmt.Fprintf(out, "%srequested %d, stored %d\n", name, e.Asked, e.Stored)
 		if e.Error != "" {
-			fmt.Fprintf(out, "%sit can't be asked: %s\n", name, e.Error)
+			fmt.Fprintf(out, "%sit can't be queried: %s\n", name, e.Error)
 		}
 	}
 	if asJSON {
@@ -147,10 +147,10 @@ func (w *warming) print(cmd *cobra.Command, asJSON bool) error {
 		}
 	}
 	switch {
-	case unasked > 0:
-		return fmt.Errorf("warm: %d of %s can't be asked", unasked, words.Count(len(w.edges), "edge"))
-	case asked > stored:
-		return fmt.Errorf("warm: %d of %d URLs are not stored", asked-stored, asked)
+	case failed > 0:
+		return fmt.Errorf("warm: %d of %s can't be queried", failed, words.Count(len(w.edges), "edge"))
+	case requested > stored:
+		return fmt.Errorf("warm: %d of %d URLs are not stored", requested-stored, requested)
 	}
 	return nil
 }

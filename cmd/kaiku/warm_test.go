@@ -120,9 +120,9 @@ func TestWarmCommand(t *testing.T) {
 	}))
 	t.Cleanup(site.Close)
 	for _, c := range []struct{ args, says, fails string }{
-		{"http://www.example.com/a http://www.example.com/b", "asked for 2, stored 2\n", ""},
-		{"--sitemap " + site.URL + "/sitemap.xml", "asked for 2, stored 2\n", ""},
-		{"--sitemap " + site.URL + "/index.xml", "asked for 3, stored 3\n", ""},
+		{"http://www.example.com/a http://www.example.com/b", "requested 2, stored 2\n", ""},
+		{"--sitemap " + site.URL + "/sitemap.xml", "requested 2, stored 2\n", ""},
+		{"--sitemap " + site.URL + "/index.xml", "requested 3, stored 3\n", ""},
 		{"--json http://www.example.com/a", `"stored":1`, ""},
 		{"not-a-url", "not-a-url  ", "1 of 1 URLs"},
 		{"--sitemap " + site.URL + "/none.xml", "", "404"},

@@ -2,7 +2,7 @@
 # $1 is the version. $2 is the action on the process: restart, reload or none. $3 is "sockets" if
 # the listeners change.
 lock
-[ -f "$next/.files" ] || fail "nothing is laid aside"
+[ -f "$next/.files" ] || fail "no files are staged"
 # After an interrupted deploy, the files from before that deploy are kept, because they worked.
 if [ ! -d "$before" ]; then
   rm -rf "$before.new"
@@ -47,14 +47,14 @@ if grep -qxF /etc/sysctl.d/60-kaiku.conf "$next/.files"; then
 fi
 if grep -qxF "$stub" "$next/.files" "$next/.removed"; then
   case $(readlink "$resolv" || :) in
-  */stub-resolv.conf) # asks the listener that goes away
+  */stub-resolv.conf) # names the listener that is about to stop
     if [ -f "$root/run/systemd/resolve/resolv.conf" ] && ! grep -qxF "$stub" "$next/.removed"; then
       readlink "$resolv" >"$before/.resolv"
       relink ../run/systemd/resolve/resolv.conf "$resolv"
     fi
     ;;
   esac
-  restub # before Kaiku listens on the port
+  restub # frees the port before Kaiku listens on it
 fi
 systemctl daemon-reload
 # log.sh prints only what is logged after this time.
@@ -64,7 +64,7 @@ if [ -f "$root/etc/systemd/system/kaiku.socket" ]; then
   sockets=kaiku.socket
 fi
 systemctl enable -q $sockets kaiku.service
-if [ "$3" = sockets ]; then # they can't change below a process that has them
+if [ "$3" = sockets ]; then # listeners can't change while a process has them
   systemctl stop kaiku.service kaiku.socket
 fi
 if [ -n "$sockets" ]; then

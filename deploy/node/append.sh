@@ -3,12 +3,12 @@
 lock
 part=$lib/.$2.part
 [ -f "$part" ] || : >"$part"
-[ "$(stat -c %s "$part")" = "$3" ] || again "the upload is not where it was left"
+[ "$(stat -c %s "$part")" = "$3" ] || again "the upload has another length than expected"
 # If the connection ends, the bytes received so far stay for the next try. If the disk is full, the
 # upload is deleted.
 cat >>"$part" || {
   rm -f "$part"
-  fail "can't write to $lib: the node is as it was"
+  fail "can't write to $lib: nothing was changed"
 }
 if [ "$(stat -c %s "$part")" -lt "$4" ]; then
   again "the upload ended early"
@@ -23,5 +23,5 @@ mkdir -p "$lib/$1"
 mv -fT "$part" "$lib/$1/kaiku"
 "$lib/$1/kaiku" version >/dev/null || {
   rm -rf "${lib:?}/$1"
-  fail "the binary does not run here"
+  fail "the binary does not run on this machine"
 }

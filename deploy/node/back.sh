@@ -10,7 +10,7 @@ if grep -qxF /etc/systemd/system/kaiku.socket "$before/.paths"; then
   sockets=yes
   systemctl stop kaiku.service kaiku.socket || :
 fi
-if [ -z "$had" ]; then # there was nothing
+if [ -z "$had" ]; then # this was the first deploy
   systemctl disable -q --now kaiku.service || :
 fi
 while IFS= read -r path; do

@@ -26,7 +26,7 @@ again() {
 lock() {
   mkdir -p "$lib"
   exec 9>"$lib/.lock"
-  flock -w 60 9 || fail "another deploy is at this node"
+  flock -w 60 9 || fail "another deploy is changing this node"
 }
 
 # sum prints the SHA-256 of a file.

@@ -4,7 +4,7 @@
 lock
 systemctl disable -q --now kaiku.socket kaiku.service 2>/dev/null || :
 if systemctl is-active -q kaiku.service; then
-  fail "kaiku.service does not stop"
+  fail "kaiku.service could not be stopped"
 fi
 if [ -f "$etc/.deployed" ] && grep -qxF "$stub" "$etc/.deployed"; then
   rm -f "$root$stub"
@@ -14,12 +14,12 @@ if [ -f "$etc/.deployed" ] && grep -qxF "$stub" "$etc/.deployed"; then
   fi
 fi
 uid=$(id -u kaiku 2>/dev/null) || uid=
-for dir in "$@"; do # of other folders, what the process wrote alone
+for dir in "$@"; do # in other folders, only the files of the user kaiku
   case $dir in
   /var/lib/kaiku | /var/log/kaiku)
     if [ -d "$root$dir" ]; then
       find "$root$dir" -xdev -mindepth 1 -depth -delete
-      rmdir "$root$dir" 2>/dev/null || : # it may be a disk of its own
+      rmdir "$root$dir" 2>/dev/null || : # it fails if the folder is a mount point
     fi
     ;;
   *)
@@ -42,7 +42,7 @@ case $(readlink "$link" || :) in
 ../lib/kaiku/*) rm -f "$link" ;;
 esac
 systemctl daemon-reload
-if [ ! -e "$root/usr/bin/kaiku" ] && [ -n "$uid" ]; then # that of a package has the user, too
+if [ ! -e "$root/usr/bin/kaiku" ] && [ -n "$uid" ]; then # a package needs the user, too
   userdel kaiku 2>/dev/null || :
 fi
 rm -f "$etc/.deployed"

@@ -2,24 +2,24 @@
 # lists: .sums in the format of sha256sum, .files, .secrets, .removed and .folders.
 # The whole input is read before the lock is taken: a script whose connection was lost may still
 # run after its replacement.
-aside=$etc/.next.$$
+new=$etc/.next.$$
 mkdir -p "$etc"
-mkdir -m 700 "$aside"
-lay() {
-  tar -xf - --no-same-owner -C "$aside" || return 1
-  if [ -s "$aside/.sums" ]; then
-    (cd "$aside" && sha256sum --quiet -c .sums >&2) || return 1
+mkdir -m 700 "$new"
+unpack() {
+  tar -xf - --no-same-owner -C "$new" || return 1
+  if [ -s "$new/.sums" ]; then
+    (cd "$new" && sha256sum --quiet -c .sums >&2) || return 1
   fi
   while IFS= read -r path; do
-    chmod 600 "$aside$path" && chown kaiku: "$aside$path" || return 1
-  done <"$aside/.secrets"
+    chmod 600 "$new$path" && chown kaiku: "$new$path" || return 1
+  done <"$new/.secrets"
 }
 id kaiku >/dev/null 2>&1 || useradd --system --user-group --home-dir /var/lib/kaiku --shell /usr/sbin/nologin kaiku
-lay || {
-  rm -rf "$aside"
+unpack || {
+  rm -rf "$new"
   rmdir "$etc" 2>/dev/null || :
-  fail "can't lay the files aside in $etc: the node is as it was"
+  fail "can't stage the files in $etc: nothing was changed"
 }
 lock
 rm -rf "$next"
-mv -T "$aside" "$next"
+mv -T "$new" "$next"

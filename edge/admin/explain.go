@@ -41,7 +41,7 @@ func (s *Server) explain(raw string, t httpcache.Target, of *site.Site) cache.Ex
 	case o.Response != nil:
 		e.WhyNot = fmt.Sprintf("the rule %s answers with %d", o.Rules[len(o.Rules)-1], o.Response.Status)
 	case of.Under(o).Bypass:
-		e.WhyNot = "a rule has the cache bypassed"
+		e.WhyNot = "a rule bypasses the cache"
 	}
 	return e
 }

@@ -48,7 +48,7 @@ type NodeStatus struct {
 func (s *Server) serveDrain(w http.ResponseWriter, r *http.Request) {
 	if s.Fleet == nil {
 		purge.Fail(w, http.StatusConflict,
-			"this edge has no control plane to tell others of a drain: give nodes the role control")
+			"this fleet has no control plane, so a drain can't reach other nodes: give a node the role control")
 		return
 	}
 	node, drain := r.PathValue("node"), r.Method == http.MethodPut

@@ -60,7 +60,7 @@ func (s *Server) handler() http.Handler {
 
 // failNoEdge refuses a request that only an edge can answer.
 func failNoEdge(w http.ResponseWriter, _ *http.Request) {
-	purge.Fail(w, http.StatusNotFound, "this node is no edge: ask one that is")
+	purge.Fail(w, http.StatusNotFound, "this node is not an edge: send this request to an edge")
 }
 
 func serveHealth(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }

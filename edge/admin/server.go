@@ -52,7 +52,7 @@ type Edge struct {
 // Listen binds the listener. It fails if Address is not loopback and there is no token.
 func (s *Server) Listen(ctx context.Context) error {
 	if !s.Purger.Tokens.Any() && !IsLoopback(s.Address) {
-		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)",
+		return fmt.Errorf("admin listener on %s: outside loopback, it needs a token (secrets.admin_token)",
 			s.Address)
 	}
 	if s.Panics == nil {
@@ -86,7 +86,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	if err := h.Shutdown(drain); err != nil {
-		s.Log.Warn("requests of the admin listener are cut off", "after", limit.String(), "error", err)
+		s.Log.Warn("requests of the admin listener were cut off", "after", limit.String(), "error", err)
 		return h.Close()
 	}
 	return nil
@@ -100,7 +100,7 @@ func (s *Server) guard(h http.Handler) http.Handler {
 				panic(p)
 			} else if p != nil {
 				s.Panics.Caught("the admin API", p, "method", r.Method, "path", r.URL.Path)
-				purge.Fail(w, http.StatusInternalServerError, "a fault of the edge itself, which its log tells of")
+				purge.Fail(w, http.StatusInternalServerError, "internal error: see the log of the node")
 			}
 		}()
 		h.ServeHTTP(w, r)

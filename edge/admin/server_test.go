@@ -41,9 +41,9 @@ func TestNodeThatIsNoEdge(t *testing.T) {
 		{"GET", HealthPath, "", 200, "ok"},
 		{"GET", "/v1/status", "", 200, `"name":"c1"`},
 		{"GET", "/metrics", "", 200, "kaiku_edge_panics_total 0"},
-		{"GET", "/v1/explain?url=http://www.example/", "", 404, "this node is no edge"},
-		{"POST", "/v1/warm", `{"urls":["http://www.example/"]}`, 404, "this node is no edge"},
-		{"POST", "/v1/purge", `{"all":true}`, 503, "this node is no edge, and the fleet has no control plane"},
+		{"GET", "/v1/explain?url=http://www.example/", "", 404, "this node is not an edge"},
+		{"POST", "/v1/warm", `{"urls":["http://www.example/"]}`, 404, "this node is not an edge"},
+		{"POST", "/v1/purge", `{"all":true}`, 503, "this node is not an edge, and the fleet has no control plane"},
 		{"GET", "/v1/purges/1", "", 200, `"sequence":1`},
 		{"PUT", "/v1/nodes/c1/drain", "", 409, "no control plane"},
 	} {

@@ -83,7 +83,7 @@ func readWarm(body io.Reader) (req WarmRequest, err error) {
 	case len(req.URLs) == 0:
 		return req, errors.New("warm: no URLs")
 	case len(req.URLs) > MaxWarmURLs:
-		return req, fmt.Errorf("warm: %d URLs are more than %d", len(req.URLs), MaxWarmURLs)
+		return req, fmt.Errorf("warm: %d URLs: want at most %d", len(req.URLs), MaxWarmURLs)
 	case req.Rate < 0 || req.Rate > maxWarmRate:
 		return req, fmt.Errorf("warm: want a rate of 1 to %d a second, not %d", maxWarmRate, req.Rate)
 	}

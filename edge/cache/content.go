@@ -311,7 +311,7 @@ func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone
 			return f, leads, err
 		}
 	case p.Start < b.first || p.Start >= b.first+b.length:
-		err = fmt.Errorf("origin sent another part than bytes %d-%d", slice.Start, slice.Start+slice.Length-1)
+		err = fmt.Errorf("the origin sent another range than bytes %d-%d", slice.Start, slice.Start+slice.Length-1)
 	}
 	if err != nil {
 		s.leave(x, f)

@@ -56,10 +56,10 @@ func (s *Cache) Explain(url string, t httpcache.Target, of *site.Site) Explanati
 		e.WhyNot = s.WhyNot(key)
 		switch {
 		case e.LastFailure != nil: // a response would have removed it
-			e.WhyNot = "the origin failed when it was asked last"
+			e.WhyNot = "the last fetch from the origin failed"
 		case e.WhyNot == "":
-			e.WhyNot = "not asked for in the last two minutes, or purged, or evicted " +
-				"(HEAD stores nothing; name the URL as the client asks for it, Host and port included)"
+			e.WhyNot = "not requested in the last two minutes, or purged, or evicted " +
+				"(HEAD stores nothing; give the URL as clients request it, with host and port)"
 		}
 	}
 	return e
@@ -122,5 +122,5 @@ func lifetimeHint(e *entry, l httpcache.Lifetime) string {
 	if cc, _ := httpcache.ResponseDirectives(e.Header); l.Explicit || l.D >= time.Second || cc.NoCache {
 		return ""
 	}
-	return "let the origin send Cache-Control: max-age=…, or set cache.default_ttl of the site in a fleet file"
+	return "make the origin send Cache-Control: max-age=…, or set cache.default_ttl of the site in a fleet file"
 }

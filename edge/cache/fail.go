@@ -110,7 +110,7 @@ func (s *Cache) fetchFailed(site *site.Site, key httpcache.Key, url string, err 
 	if f.Hint != "" {
 		attrs = append(attrs, "hint", f.Hint)
 	}
-	s.Log.Warn("origin failed; similar failures are not logged for two minutes", attrs...)
+	s.Log.Warn("origin failed; similar failures won't be logged for two minutes", attrs...)
 }
 
 // fetchAnswered records the status of the origin's response for a key, if that is an error.

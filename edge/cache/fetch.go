@@ -43,10 +43,10 @@ func (e *statusError) Error() string { return fmt.Sprintf("origin answered %d", 
 
 // errCovered means that another edge has nothing newer than the stored response, because the origin
 // fails there too.
-var errCovered = errors.New("the origin fails, and another edge only has a response that a soft purge covers")
+var errCovered = errors.New("the origin fails, and another edge has only a response that was purged softly")
 
 // errPanic is the error of a fetch that panicked.
-var errPanic = errors.New("a fault of the edge itself, which its log tells of")
+var errPanic = errors.New("internal error: see the log of the edge")
 
 // errChanged means that the origin sent a part of another representation than the one that is being
 // served.

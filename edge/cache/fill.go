@@ -78,7 +78,7 @@ func (s *Cache) read(f *flight, t *fetch, r *received, of filling) error {
 		return fmt.Errorf("read %s: %w", f.key.Key, err)
 	}
 	if part.Length >= 0 && size != part.Length {
-		return fmt.Errorf("read %s: %d bytes came, %d were announced", f.key.Key, size, part.Length)
+		return fmt.Errorf("read %s: received %d bytes of %d", f.key.Key, size, part.Length)
 	}
 	commit := w.Commit
 	if to.small != nil {
@@ -88,7 +88,7 @@ func (s *Cache) read(f *flight, t *fetch, r *received, of filling) error {
 	switch {
 	case f.covered: // only for the requests that wait
 	case f.unstored:
-		s.objects.pass.Put(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
+		s.objects.pass.Put(string(b.uri), "the body is too large to be stored, or the disk is full", time.Now())
 	case fragment:
 		e, err = s.objects.commitFragment(b, commit, answer, httpcache.Fragment{Range: part, Key: key}, of.whole)
 	default:

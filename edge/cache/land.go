@@ -15,7 +15,7 @@ func (s *Cache) landWithoutObject(f *flight, t *fetch, r *received) (landed bool
 	switch {
 	case r.StatusCode < 200:
 		r.Body.Close()
-		return true, fmt.Errorf("origin switched to %q, which nobody asked for", r.Header.Get("Upgrade"))
+		return true, fmt.Errorf("the origin switched to %q, but the request has no Upgrade", r.Header.Get("Upgrade"))
 	case r.covered && t.stored != nil && t.staleIfError && !t.part:
 		r.Body.Close()
 		return true, errCovered
@@ -52,9 +52,9 @@ func (s *Cache) landObject(f *flight, t *fetch, r *received) error {
 	storable, why := t.storable(r.answer)
 	switch {
 	case partial && !ranged:
-		storable, why = false, "a part that nobody asked for (RFC 9110, 15.3.7)"
+		storable, why = false, "a 206 without a Range in the request (RFC 9110, 15.3.7)"
 	case storable && ofRange:
-		storable, why = false, "an answer to a Range, which others don't ask for"
+		storable, why = false, "a range that only this request asked for"
 	}
 	part, whole := httpcache.Range{Length: r.ContentLength}, r.ContentLength
 	if partial && storable {
@@ -62,7 +62,7 @@ func (s *Cache) landObject(f *flight, t *fetch, r *received) error {
 		s.flights.readers.setServer(uri, origin.ServerOf(r.Body))
 	}
 	if limit := t.site.LargestObject(s.Store); storable && r.ContentLength > limit {
-		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
+		storable, why = false, fmt.Sprintf("larger than the limit of %d bytes", limit)
 	}
 	if len(t.client["Authorization"]) == 0 && r.StatusCode < 500 && !ofRange {
 		// otherwise the next response may well be storable

@@ -265,7 +265,7 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 		BufferPool:    proxyBuffers{},
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.StatusCode == http.StatusSwitchingProtocols && x.r.Header.Get("Upgrade") == "" {
-				return errors.New("the origin switched protocols without being asked")
+				return errors.New("the origin switched protocols, but the request has no Upgrade")
 			}
 			if resp.ContentLength == 0 {
 				p.FlushInterval = 0 // the header block ends the response, as a client of gRPC needs it

@@ -118,7 +118,7 @@ func CheckPassField(name string) error {
 	case edgeWrites[canonical], strings.HasPrefix(canonical, "Kaiku-"):
 		return fmt.Errorf("the edge writes %s itself", canonical)
 	case !Impersonates(canonical):
-		return fmt.Errorf("%s passes anyway", canonical)
+		return fmt.Errorf("%s reaches the origin in any case", canonical)
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func (a *ACME) wanted() []string {
 
 // errNotRenewing keeps certmagic's own timer from renewing. Only lead renews, because its context
 // ends with the lease.
-var errNotRenewing = errors.New("another edge renews, or nobody wants it any more")
+var errNotRenewing = errors.New("another edge renews it, or no site needs it any more")
 
 // start sets certmagic up. The addresses of the edge's listeners tell certmagic that the edge
 // answers challenges there, so that it opens no listeners of its own.
@@ -103,7 +103,7 @@ func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 		}
 		roots = x509.NewCertPool()
 		if !roots.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s has no certificate in PEM", a.Roots)
+			return fmt.Errorf("%s has no PEM certificate", a.Roots)
 		}
 	}
 	a.storage = &certmagic.FileStorage{Path: a.Dir}
@@ -203,7 +203,7 @@ func (a *ACME) lead(ctx context.Context) {
 		if !resealed {
 			err := a.Vault.Reseal(ctx)
 			if err != nil && ctx.Err() == nil {
-				a.log.Warn("certificates can't be encrypted with the fleet key that is used now", "error", err)
+				a.log.Warn("certificates can't be encrypted with the current fleet key", "error", err)
 			}
 			resealed = err == nil
 		}
@@ -350,7 +350,7 @@ func (s dnsSolver) Present(ctx context.Context, c acme.Challenge) error {
 	ctx, cancel := context.WithTimeout(ctx, presentTimeout)
 	defer cancel()
 	if err := s.challenges.Present(ctx, c.DNS01TXTRecordName(), c.DNS01KeyAuthorization()); err != nil {
-		return fmt.Errorf("have the name servers answer the challenge: %w", err)
+		return fmt.Errorf("publish the challenge at the name servers: %w", err)
 	}
 	return nil
 }

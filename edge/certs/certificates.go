@@ -190,11 +190,11 @@ func (c *Certificates) Describe(chan<- *prometheus.Desc) {}
 // Collect sends the metrics of certificates and orders.
 func (c *Certificates) Collect(out chan<- prometheus.Metric) {
 	left := prometheus.NewDesc("kaiku_certificate_days_left",
-		"Days until a certificate expires, negative after that; -1 too for a name that there is none for yet.",
+		"Days until a certificate expires, negative after that; also -1 for a name without a certificate.",
 		[]string{"name", "from"}, nil)
 	if c.ACME != nil {
 		orders := prometheus.NewDesc("kaiku_certificate_orders_total",
-			"Orders of certificates that this node made, by what came of them.", []string{"result"}, nil)
+			"Orders of certificates by this node, by result.", []string{"result"}, nil)
 		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.obtained.Load()),
 			"obtained")
 		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.failures.Load()), "failed")

@@ -40,7 +40,7 @@ func hold(ctx context.Context, v Vault, key string, log *slog.Logger, f func(con
 				failing = time.Now()
 			}
 			if !told && time.Since(failing) > startTime {
-				log.Warn("certificates: the control plane can't be asked who orders; what is there is used", "error",
+				log.Warn("certificates: the control plane can't be reached, so it is unknown which edge orders certificates; present certificates stay in use", "error",
 					err)
 				told = true
 			}

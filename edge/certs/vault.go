@@ -79,7 +79,7 @@ func (s *vaultStorage) Unlock(_ context.Context, name string) error {
 	return nil
 }
 
-var errLeaseLost = errors.New("another edge orders certificates by now")
+var errLeaseLost = errors.New("another edge has taken over the orders of certificates")
 
 // certificateFolder is the folder of all certificates.
 const certificateFolder = "certificates/"
@@ -117,12 +117,12 @@ func (s *vaultStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	value, revision, _, err := s.vault.Load(ctx, key)
 	switch {
 	case err != nil && revision != 0:
-		s.log.Warn("what the edges share of certificates can't be read, and is made anew", "key", key, "error", err)
+		s.log.Warn("a value of the vault can't be read, and is created anew", "key", key, "error", err)
 		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	case s.copies == "" || !strings.HasPrefix(key, certificateFolder):
 	case err == nil:
 		if e := keepCopy(filepath.Join(s.copies, filepath.FromSlash(key)), value); e != nil {
-			s.log.Warn("no copy of a certificate can be kept", "error", e)
+			s.log.Warn("a copy of a certificate can't be written to disk", "error", e)
 		}
 	case !errors.Is(err, fs.ErrNotExist):
 		if copied, e := os.ReadFile(filepath.Join(s.copies, filepath.FromSlash(key))); e == nil {

@@ -49,7 +49,7 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 	zero(ctx, &s.active)
 	if n := s.active.Load(); n > 0 {
 		s.Metrics.cut.Add(float64(n))
-		s.Log.Warn("requests and tunnels under way are cut off", "number", n, "after", limit.String())
+		s.Log.Warn("active requests and tunnels were cut off", "number", n, "after", limit.String())
 	}
 	for _, h := range servers {
 		err = errors.Join(err, h.Close())

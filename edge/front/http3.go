@@ -108,7 +108,7 @@ func setUDPBuffers(c *net.UDPConn, log *slog.Logger) {
 		}
 	})
 	if min(got[0], got[1]) < udpBuffer {
-		log.Warn("the UDP buffers for HTTP/3 are smaller than they should be, so that bursts may be lost: set net.core.rmem_max and net.core.wmem_max (see docs/tls.md)",
+		log.Warn("the UDP buffers for HTTP/3 are too small, so bursts of packets may be lost: set net.core.rmem_max and net.core.wmem_max (see docs/tls.md)",
 			"receive", got[0], "send", got[1], "want", udpBuffer)
 	}
 }

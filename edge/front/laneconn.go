@@ -166,8 +166,8 @@ func (c *laneConn) firstWait() time.Duration {
 }
 
 var (
-	errIdle     = errors.New("nothing was asked for")
-	errReturned = errors.New("nothing was asked for while net/http had the connection")
+	errIdle     = errors.New("no request came")
+	errReturned = errors.New("no request came while net/http had the connection")
 )
 
 // past is a deadline that has expired.

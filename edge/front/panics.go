@@ -21,7 +21,7 @@ func (p *Panics) Count() uint64 { return p.n.Load() }
 // edge goes on.
 func (p *Panics) Caught(where string, panicked any, attrs ...any) {
 	p.n.Add(1)
-	p.Log.Error("panic in "+where+": this is a fault of Kaiku; please report it",
+	p.Log.Error("panic in "+where+": this is a bug in Kaiku; please report it",
 		append(attrs, "panic", panicked, "stack", string(debug.Stack()))...)
 }
 

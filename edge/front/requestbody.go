@@ -48,7 +48,7 @@ type requestBody struct {
 }
 
 // errSlowBody is the error of a body whose client sends too slowly.
-var errSlowBody = fmt.Errorf("the body comes too slowly: %w", os.ErrDeadlineExceeded)
+var errSlowBody = fmt.Errorf("the client sends the body too slowly: %w", os.ErrDeadlineExceeded)
 
 // watchBody limits how slowly a client may send the body of a request. It returns the request to go
 // on with, and its body. If the body can't be read, net/http ends the context of an HTTP/1 request,

@@ -161,7 +161,7 @@ func (s *Server) LogRefusal(r *http.Request, status int, why string) {
 		return
 	}
 	s.refusals.Put(why, "told", now)
-	s.Log.Info("request refused; similar refusals are not logged for two minutes", "status", status, "why", why, "client",
+	s.Log.Info("request refused; similar refusals won't be logged for two minutes", "status", status, "why", why, "client",
 		clientIP(r), "host", r.Host)
 }
 

@@ -128,13 +128,13 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "partial, of an unknown length or in several parts (RFC 9111, 3.3)"
 	case s.Status == http.StatusRequestedRangeNotSatisfiable, s.Status == http.StatusPreconditionFailed,
 		s.Status == http.StatusExpectationFailed:
-		return false, "an answer to fields of one request, which others don't have (RFC 9110, 15.5)"
+		return false, "a status that depends on fields of this request (RFC 9110, 15.5)"
 	case s.Status == http.StatusPreconditionRequired, s.Status == http.StatusTooManyRequests,
 		s.Status == http.StatusRequestHeaderFieldsTooLarge,
 		s.Status == http.StatusNetworkAuthenticationRequired:
 		return false, "a status that is for one client (RFC 6585)"
 	case s.Status > 599:
-		return false, "a status that is none (RFC 9110, 15)"
+		return false, "an invalid status (RFC 9110, 15)"
 	case req.NoStore:
 		return false, "no-store in the request (RFC 9111, 5.2.1.5)"
 	case cc.MustUnderstand && !understood:
@@ -171,7 +171,7 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "Set-Cookie without explicit freshness"
 	}
 	if lifetime.D <= 0 && !s.hasValidator() && cc.StaleWhileRevalidate.D == 0 && cc.StaleIfError.D == 0 {
-		return false, "not fresh for any time, and nothing to validate it with"
+		return false, "a lifetime of 0 and no validator"
 	}
 	return true, ""
 }

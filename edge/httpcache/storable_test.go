@@ -28,7 +28,7 @@ var storables = []struct {
 	{"Expires", noFields, response(200, "Expires: "+at(time.Hour)), ""},
 	{"heuristic", noFields, response(200, "Last-Modified: "+at(-time.Hour)), ""},
 	{"only a validator", noFields, response(200, anEtag), ""},
-	{"nothing to keep it for", noFields, response(200), "not fresh for any time"},
+	{"nothing to keep it for", noFields, response(200), "a lifetime of 0 and no validator"},
 
 	{"interim", noFields, response(103, "Cache-Control: max-age=60"), "interim"},
 	{"partial", noFields, response(206, "Cache-Control: max-age=60", anEtag), "partial"},
@@ -116,7 +116,7 @@ var storables = []struct {
 	{"stale on arrival, with a date as validator", noFields,
 		response(200, "Cache-Control: max-age=0", "Last-Modified: "+at(0)), ""},
 	{"stale on arrival, with an invalid date", noFields, response(200, "Cache-Control: max-age=0", "Last-Modified: x"),
-		"not fresh for any time"},
+		"a lifetime of 0 and no validator"},
 	{"stale on arrival, of use while stale", noFields,
 		response(200, "Cache-Control: max-age=0, stale-while-revalidate=9"), ""},
 	{"stale on arrival, of use on an error", noFields, response(200, "Cache-Control: max-age=0, stale-if-error=9"), ""},

@@ -29,7 +29,7 @@ func (p *Purger) Apply(entries []Logged, after storage.Position) error {
 // effect returns what an entry of the log does on this node.
 func (p *Purger) effect(l Logged, sites *site.Set) storage.Purge {
 	if l.Lost {
-		p.Log.Warn("the purge log lost purges that were acknowledged, which this edge may lack: everything becomes stale")
+		p.Log.Warn("the purge log has lost acknowledged purges, and this edge may have missed some: everything becomes stale")
 		return everything()
 	}
 	parsed, err := Parse(l.Request, sites)
@@ -39,19 +39,19 @@ func (p *Purger) effect(l Logged, sites *site.Set) storage.Purge {
 		// The sender has another fleet file, for instance while a site is renamed. It may not purge
 		// objects of other sites here, and this node can't tell which ones it means.
 		p.notUnderstood.Add(1)
-		p.Log.Error("a purge of the log is of a site that this edge does not have, and of hosts that it has in others: everything becomes stale", "site", l.Site)
+		p.Log.Error("a purge in the log is for a site that this edge does not have, but for hosts of its other sites: everything becomes stale", "site", l.Site)
 		return everything()
 	case limited && parsed.exceeds(l.Site):
-		p.Log.Error("a purge of the log is not applied: it is of more than the site that who made it may purge", "site",
+		p.Log.Error("a purge in the log is not applied, because it exceeds the site that its sender may purge", "site",
 			l.Site)
 		return storage.Purge{}
 	case err != nil && limited:
 		p.notUnderstood.Add(1)
-		p.Log.Error("a purge of the log is not understood: its site is purged", "site", l.Site, "error", err)
+		p.Log.Error("a purge in the log can't be read: everything of its site is purged", "site", l.Site, "error", err)
 		return ofSite(l.Site, sites)
 	case err != nil:
 		p.notUnderstood.Add(1)
-		p.Log.Error("a purge of the log is not understood: everything becomes stale", "error", err)
+		p.Log.Error("a purge in the log can't be read: everything becomes stale", "error", err)
 		return everything()
 	}
 	return parsed.Store

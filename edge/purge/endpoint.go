@@ -68,7 +68,7 @@ func (t *Tokens) Authorize(to Endpoint) http.Handler {
 			g = t.grant(secretOf(r.Header))
 		} else if !isAddress(r.Host) {
 			to.Fail(w, http.StatusMisdirectedRequest,
-				"without a token this listener is asked by its address, not by a name")
+				"without tokens, this listener answers only requests that name it by its IP address")
 			return
 		}
 		switch {
@@ -76,11 +76,11 @@ func (t *Tokens) Authorize(to Endpoint) http.Handler {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="kaiku"`)
 			why := "want Authorization: Bearer with the admin token"
 			if secretOf(r.Header) != "" {
-				why = "the token is none that this node accepts: it is wrong, or was replaced"
+				why = "this node doesn't accept the token: it is wrong, or was replaced"
 			}
 			to.Fail(w, http.StatusUnauthorized, why)
 		case !g.has(to.Scope):
-			to.Fail(w, http.StatusForbidden, "this token has not the scope "+to.Scope)
+			to.Fail(w, http.StatusForbidden, "this token does not have the scope "+to.Scope)
 		default:
 			to.Serve(w, withGrant(r, g))
 		}

@@ -41,13 +41,13 @@ func withGrant(r *http.Request, g *Grant) *http.Request {
 func (g *Grant) mayPurge(p *Purge) error {
 	switch {
 	case !g.has(ScopePurge):
-		return errors.New("this token has not the scope " + ScopePurge)
+		return errors.New("this token does not have the scope " + ScopePurge)
 	case g.sites == nil:
 		return nil
 	case p.All:
 		return errors.New("this token is for some sites, so it can't purge all: name hosts")
 	case len(p.Tags) > 0:
-		return errors.New("this token is for some sites, so it can't purge tags, which are of no site: name URLs, prefixes or hosts")
+		return errors.New("this token is for some sites, so it can't purge tags, which belong to no site: name URLs, prefixes or hosts")
 	}
 	for _, n := range p.named {
 		if err := g.MayTouch(n.site, n.host); err != nil {

@@ -76,7 +76,7 @@ func matchesAll(pattern string) bool {
 	return false
 }
 
-var errPattern = errors.New("this expression can't be made into exact tags: want those of Magento, FOSHttpCache or Drupal, as ((^|,)a(,|$))|((^|,)b(,|$)), (a|b)(,.+)?$ or a|b")
+var errPattern = errors.New("this expression can't be translated to exact tags: want one of the forms of Magento, FOSHttpCache or Drupal, as ((^|,)a(,|$))|((^|,)b(,|$)), (a|b)(,.+)?$ or a|b")
 
 // Expressions around a tag that is one of several in a field.
 var (

@@ -101,7 +101,7 @@ func (p *Purger) do(ctx context.Context, parsed *Purge) (uint64, error) {
 		return p.Purges.Append(ctx, parsed.site(), parsed.Request)
 	}
 	if p.Store == nil {
-		return 0, fmt.Errorf("%w: this node is no edge, and the fleet has no control plane", ErrNoLog)
+		return 0, fmt.Errorf("%w: this node is not an edge, and the fleet has no control plane", ErrNoLog)
 	}
 	return p.Store.Purge(parsed.Store)
 }

@@ -65,7 +65,7 @@ func Parse(req Request, sites *site.Set) (*Purge, error) {
 	}
 	for _, t := range req.Tags {
 		if t == "" || strings.ContainsRune(t, 0) { // with a NUL it could be one of the edge's own tags
-			note(fmt.Errorf("%q is no tag", t))
+			note(fmt.Errorf("%q is not a tag", t))
 		}
 		p.Store.Tags = append(p.Store.Tags, t)
 	}
@@ -79,7 +79,7 @@ func Parse(req Request, sites *site.Set) (*Purge, error) {
 	}
 	for _, v := range slices.Concat(p.Store.URLs, p.Store.Prefixes, p.Store.Tags) {
 		if len(v) > storage.MaxPurgeValue {
-			note(fmt.Errorf("purge %.40q…: it has %d bytes, want at most %d", v, len(v), storage.MaxPurgeValue))
+			note(fmt.Errorf("purge %.40q…: %d bytes, want at most %d", v, len(v), storage.MaxPurgeValue))
 		}
 	}
 	if len(p.Store.URLs)+len(p.Store.Prefixes)+len(p.Store.Tags) == 0 && !req.All {
@@ -98,7 +98,7 @@ func (p *Purge) name(raw string, sites *site.Set) (known string, err error) {
 	of, _ := sites.Find(t.Host)
 	p.named = append(p.named, named{raw, t.Host, of})
 	if !utf8.ValidString(raw) {
-		return "", fmt.Errorf("%q is not UTF-8, and can't be named: purge by prefix, host or tag", raw)
+		return "", fmt.Errorf("%q is not UTF-8, so JSON can't name it: purge by prefix, host or tag", raw)
 	}
 	if of != nil {
 		t = of.Reduce(t)
@@ -133,7 +133,7 @@ func (p *Purge) exceeds(name string) bool {
 func (p *Purge) within(of *site.Site) error {
 	for _, n := range p.named {
 		if n.site != of {
-			return fmt.Errorf("%s is not of the site %s", n.text, of.Name)
+			return fmt.Errorf("%s does not belong to the site %s", n.text, of.Name)
 		}
 	}
 	return nil

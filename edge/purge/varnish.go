@@ -65,9 +65,9 @@ func (p *Purger) ServeAtEdge(w http.ResponseWriter, r *http.Request, target http
 	g := p.grantAtEdge(r)
 	if !g.has(ScopePurge) {
 		p.Refused(r, http.StatusForbidden,
-			"a purge from a client that may not: edge.purge_from and tokens name who may")
+			"a purge from a client that may not purge: see edge.purge_from and tokens")
 		answer(w, http.StatusForbidden,
-			"Not allowed: purges are for the networks of edge.purge_from, and with Authorization: Bearer for tokens with the scope purge")
+			"Not allowed: want a client in a network of edge.purge_from, or Authorization: Bearer with a token that has the scope purge")
 		return
 	}
 	req, err := p.atEdge(r, target, of)
@@ -87,16 +87,16 @@ func (p *Purger) atEdge(r *http.Request, target httpcache.Target, of *site.Site)
 	h := r.Header
 	req := Request{Soft: h.Get("Fastly-Soft-Purge") == "1"}
 	if len(h["X-Pool"]) > 0 {
-		return req, errors.New("X-Pool can't be expressed: purge by tags")
+		return req, errors.New("X-Pool is not supported: purge by tags")
 	}
 	named, err := tagsToPurge(h, &req)
 	switch {
 	case err != nil:
 		return req, err
 	case named && (restricts(h, "X-Url") || restricts(h, "X-Host")):
-		return req, errors.New("tags of some URLs or hosts alone can't be expressed: leave X-Url and X-Host out, or .*")
+		return req, errors.New("tags together with a URL or a host are not supported: leave out X-Url and X-Host, or set them to .*")
 	case restricts(h, "X-Content-Type"):
-		return req, errors.New("X-Content-Type can't be expressed: purge by URL or by tags")
+		return req, errors.New("X-Content-Type is not supported: purge by URL or by tags")
 	case req.All:
 		// The pattern matches everything, but the edge's other sites don't belong to the
 		// application that sent it.
@@ -161,7 +161,7 @@ func (p *Purger) ofURL(r *http.Request, target httpcache.Target, req Request) (R
 func hostsMatching(pattern string, sites *site.Set) ([]string, error) {
 	if sites.AnyHost() {
 		if matchesAll(pattern) {
-			return nil, errors.New("X-Host: this edge has no list of hosts that .* could stand for: name one")
+			return nil, errors.New("X-Host: this edge has no list of hosts for .* to match: give one host")
 		}
 		hosts, err := parseTagPattern(strings.TrimSuffix(strings.TrimPrefix(pattern, "^"), "$"))
 		for _, h := range hosts {
@@ -176,7 +176,7 @@ func hostsMatching(pattern string, sites *site.Set) ([]string, error) {
 	}
 	re, err := regexp.Compile("(?i)" + pattern)
 	if err != nil {
-		return nil, fmt.Errorf("X-Host %q is not an expression that is understood: %w", pattern, err)
+		return nil, fmt.Errorf("X-Host %q is not a valid expression: %w", pattern, err)
 	}
 	var hosts []string
 	for _, of := range sites.List {

@@ -28,9 +28,9 @@ func (p *waits) begin(g *Grant) (end func(), err error) {
 	defer p.mu.Unlock()
 	switch {
 	case p.all >= maxWaits:
-		return nil, &tooManyError{fmt.Errorf("%d requests wait for all edges already", p.all)}
+		return nil, &tooManyError{fmt.Errorf("%d requests already wait for all edges", p.all)}
 	case p.of[g.token] >= maxWaitsEach:
-		return nil, &tooManyError{fmt.Errorf("%d requests with this token wait for all edges already", p.of[g.token])}
+		return nil, &tooManyError{fmt.Errorf("%d requests with this token already wait for all edges", p.of[g.token])}
 	}
 	if p.of == nil {
 		p.of = map[[32]byte]int{}

@@ -52,9 +52,9 @@ func ParseAuth(realm, file string) (*Auth, error) {
 		cost, err := bcrypt.Cost([]byte(hash))
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("line %d: the hash of %q is not bcrypt's: make one with htpasswd -B", n, user)
+			return nil, fmt.Errorf("line %d: the hash of %q is not a bcrypt hash: make one with htpasswd -B", n, user)
 		case cost > maxCost:
-			return nil, fmt.Errorf("line %d: the hash of %q has a cost of %d, of %d at most", n, user, cost, maxCost)
+			return nil, fmt.Errorf("line %d: the hash of %q has a cost of %d: want at most %d", n, user, cost, maxCost)
 		}
 		if _, twice := a.users[user]; twice {
 			return nil, fmt.Errorf("line %d: the user %q has two lines", n, user)
@@ -65,7 +65,7 @@ func ParseAuth(realm, file string) (*Auth, error) {
 	case len(a.users) == 0:
 		return nil, errors.New("the file has no users")
 	case len(a.users) > maxUsers:
-		return nil, fmt.Errorf("the file has %d users, of %d at most", len(a.users), maxUsers)
+		return nil, fmt.Errorf("the file has %d users: want at most %d", len(a.users), maxUsers)
 	}
 	return a, nil
 }

@@ -26,7 +26,7 @@ type Pattern struct {
 // matches one byte except "/", and \ escapes the next byte. Each * and ** is a capture.
 func ParseGlob(glob string) (Pattern, error) {
 	if len(glob) > maxPattern {
-		return Pattern{}, fmt.Errorf("the pattern has %d bytes, of %d at most", len(glob), maxPattern)
+		return Pattern{}, fmt.Errorf("the pattern has %d bytes: want at most %d", len(glob), maxPattern)
 	}
 	var expr, literal strings.Builder
 	wild := false
@@ -47,7 +47,7 @@ func ParseGlob(glob string) (Pattern, error) {
 			continue
 		case '\\':
 			if i++; i == len(glob) {
-				return Pattern{}, errors.New("the pattern ends with \\, which takes the next byte as it is")
+				return Pattern{}, errors.New("the pattern ends with \\, which must be followed by another byte")
 			}
 		}
 		expr.WriteString(regexp.QuoteMeta(glob[i : i+1]))
@@ -69,7 +69,7 @@ func ParseGlob(glob string) (Pattern, error) {
 // whole value.
 func ParseRegexp(expr string) (Pattern, error) {
 	if len(expr) > maxPattern {
-		return Pattern{}, fmt.Errorf("the expression has %d bytes, of %d at most", len(expr), maxPattern)
+		return Pattern{}, fmt.Errorf("the expression has %d bytes: want at most %d", len(expr), maxPattern)
 	}
 	if _, err := regexp.Compile(expr); err != nil { // unchanged, so that the error quotes the user's text
 		return Pattern{}, err
@@ -148,7 +148,7 @@ func ParseTemplate(text string, captures int) (t Template, err error) {
 		}
 		name := variableAt(after)
 		if name == "" {
-			return t, errors.New("$ is followed by no capture and no variable: want $1 to $9, $host, $path, $query, $uri " +
+			return t, errors.New("unknown variable after $: want $1 to $9, $host, $path, $query, $uri " +
 				"or $$ for a dollar sign")
 		}
 		t.pieces, text = append(t.pieces, piece{name: name}), after[len(name):]

@@ -109,7 +109,7 @@ type Set struct {
 // error if there are too many.
 func NewSet(rules []Rule) (*Set, error) {
 	if len(rules) > MaxRules {
-		return nil, fmt.Errorf("there are %d rules, of %d at most", len(rules), MaxRules)
+		return nil, fmt.Errorf("%d rules: want at most %d", len(rules), MaxRules)
 	}
 	s := &Set{rules: rules, shapes: make([]uint64, len(rules))}
 	n := 0

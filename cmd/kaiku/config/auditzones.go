@@ -120,7 +120,7 @@ func (a *zoneAudit) target(z *geodns.Zone, ref geodns.Reference) targetVerdict {
 	case zone == nil:
 		return usableTarget // the target is in no zone of the fleet
 	case zone.Find(ref.Target) == geodns.NoName && a.twice(z, ref.Target):
-		a.about(ref, false, z, "%s %s has no dot at its end, so that it means %s: write %s.", ref.Type, within,
+		a.about(ref, false, z, "%s %s has no dot at its end, so it means %s: write %s.", ref.Type, within,
 			ref.Target, within)
 	default:
 		return a.kind(z, ref, zone.Find(ref.Target))
@@ -135,13 +135,13 @@ func (a *zoneAudit) kind(z *geodns.Zone, ref geodns.Reference, found geodns.Foun
 		a.about(ref, false, z, "the name server %s is an alias (CNAME or DNAME), which resolvers don't follow (RFC 2181, 10.3): name the server that it leads to, or give it A or AAAA records", ref.Target)
 		return toldTarget
 	case found == geodns.Alias && (ref.Type == "MX" || ref.Type == "SRV"):
-		a.about(ref, true, z, "%s is an alias (CNAME or DNAME), which %s must not name (RFC 2181, 10.3), so that some don't find it: name the host that it leads to", ref.Target, ref.Type)
+		a.about(ref, true, z, "%s is an alias (CNAME or DNAME), which %s must not name (RFC 2181, 10.3), so some don't find it: name the host that it leads to", ref.Target, ref.Type)
 	case found == geodns.Elsewhere && ref.Cut &&
 		(ref.Target == ref.Owner || strings.HasSuffix(ref.Target, "."+ref.Owner)):
 		return poorTarget
 	case ref.Type == "CNAME" && found == geodns.NoName && !strings.HasPrefix(ref.Owner, "_"):
 		// a name that begins with _ is exempt: the target may be a challenge that is yet to come
-		a.about(ref, true, z, "the alias %s leads nowhere, as there is no %s%s",
+		a.about(ref, true, z, "the alias %s leads nowhere, because there is no %s%s",
 			cmp.Or(a.relative(z, ref.Owner), ref.Owner), ref.Target, a.orWhole(z, ref.Target))
 	case ref.Type == "PTR" && found == geodns.NoName && a.orWhole(z, ref.Target) != "":
 		a.about(ref, true, z, "there is no %s%s", ref.Target, a.orWhole(z, ref.Target))
@@ -175,9 +175,9 @@ func (a *zoneAudit) poor(z *geodns.Zone, ref geodns.Reference, others bool) {
 	name := cmp.Or(a.relative(z, ref.Target), ref.Target)
 	switch {
 	case ref.Cut && strings.HasSuffix(ref.Target, ref.Owner):
-		a.about(ref, others, z, "the delegation of %s has no address for its name server %s, which is below it, so that nobody finds it: add one as glue, such as: %s IN A 192.0.2.53", ref.Owner, ref.Target, name)
+		a.about(ref, others, z, "the delegation of %s has no address for its name server %s, which is below it, so nobody finds it: add one as glue, such as: %s IN A 192.0.2.53", ref.Owner, ref.Target, name)
 	case ref.Type == "NS":
-		a.about(ref, others, z, "the zone has no address of the name server %s, so that nobody finds it: add its A or AAAA record%s", ref.Target, a.orWhole(z, ref.Target))
+		a.about(ref, others, z, "the zone has no address of the name server %s, so nobody finds it: add its A or AAAA record%s", ref.Target, a.orWhole(z, ref.Target))
 	default:
 		a.about(ref, others || ref.Type == "SRV", z, "%s names %s, which has no address: add its A or AAAA record%s",
 			ref.Type, ref.Target, a.orWhole(z, ref.Target))
@@ -269,7 +269,7 @@ func (a *zoneAudit) addresses(z *geodns.Zone) {
 					"%s of the name server %s is no node with the role geodns: does a server outside of the fleet answer there?", addr, ns.Name)
 			} else {
 				a.say(false, z, ns.AddrLines[i], "", is,
-					"%s of the name server %s is no node with the role geodns, and neither is any other name server of the zone, so that nobody asks the fleet: write the address of one, such as %s", addr, ns.Name, served[0])
+					"%s of the name server %s is no node with the role geodns, and neither is any other name server of the zone, so nobody asks the fleet: write the address of one, such as %s", addr, ns.Name, served[0])
 			}
 		}
 	}

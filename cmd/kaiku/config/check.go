@@ -51,7 +51,7 @@ func (f *Fleet) check() []*geodns.Zone {
 			at = fmt.Sprintf("%s[%d]", at, i)
 		}
 		if f.checkAddr(at, addr); addr == "" {
-			f.errorf(at, "want an address to listen on, as :53 or 203.0.113.10:53")
+			f.errorf(at, "want an address to listen on, such as :53 or 203.0.113.10:53")
 		}
 	}
 	return f.checkGeoDNS()
@@ -90,7 +90,7 @@ func (f *Fleet) checkSites() {
 			case !IsHost(strings.TrimPrefix(h, "*.")):
 				f.errorf(p, "%q is not a host name: want it without scheme, port and path; *.NAME is all names one label below NAME", h)
 			case hosts[key] != "":
-				f.errorf(p, "host %s belongs to site %s already", h, hosts[key])
+				f.errorf(p, "host %s already belongs to site %s", h, hosts[key])
 			default:
 				hosts[key] = cmp.Or(s.Name, at)
 			}
@@ -128,7 +128,7 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 		if srv.URL.URL == nil {
 			f.errorf(p+".url", "an origin server needs a url")
 		} else if u := srv.URL.Scheme + "://" + srv.URL.Host; seen[u] {
-			f.errorf(p, "%s is there twice: give it a weight instead", u)
+			f.errorf(p, "%s is listed twice: give it a weight instead", u)
 		} else {
 			seen[u] = true
 			f.checkLoop(p, s, srv.URL.URL)
@@ -171,7 +171,7 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 	if h := o.Health; h != nil {
 		f.checkProbe(at+".health", h.Probe)
 		if h.Status != 0 && (h.Status < 200 || h.Status > 599) {
-			f.errorf(at+".health.status", "%d is no status of a response: want 200 to 599", h.Status)
+			f.errorf(at+".health.status", "%d is not a final status: want 200 to 599", h.Status)
 		}
 	}
 	if c := o.ClientCertificate; c != nil {
@@ -206,7 +206,7 @@ func (f *Fleet) checkEdgeNode(at, name string) {
 	switch {
 	case slices.Contains(edges, name):
 	case f.Node(name) != nil:
-		f.errorf(at, "node %s is no edge: %s", name, words.Suggest("", edges))
+		f.errorf(at, "node %s is not an edge: %s", name, words.Suggest("", edges))
 	default:
 		f.errorf(at, "there is no node %s: %s", name, words.Suggest(name, edges))
 	}

@@ -74,7 +74,7 @@ var brokenContracts = []struct{ name, from, to, at, says string }{
 	{"no origin", "    origin:\n      servers:\n", "    origin:\n      servers: []\n    x:\n      servers:\n",
 		"servers: []", "no origin"},
 	{"two sites with one host", "nodes:\n  hel1:",
-		"  - name: two\n    hosts: [static.example.com]\n    origin: { servers: [http://a.example.net] }\nnodes:\n  hel1:", "hosts: [static", "belongs to site www already"},
+		"  - name: two\n    hosts: [static.example.com]\n    origin: { servers: [http://a.example.net] }\nnodes:\n  hel1:", "hosts: [static", "already belongs to site www"},
 	{"edge name with a node that isn't there", "nodes: [hel1, nyc1, sin1], answers",
 		"nodes: [hel1, tokyo1, sin1], answers", "tokyo1", "no node tokyo1"},
 	{"edge name with a node that is no edge", "nodes: [hel1, nyc1, sin1], answers",
@@ -91,7 +91,7 @@ var brokenContracts = []struct{ name, from, to, at, says string }{
 	{"duration", "interval: 5s,", "interval: 5,", "interval: 5,", "is not a duration"},
 	{"address", "addresses: [192.0.2.40]", "addresses: [192.0.2.400]", "192.0.2.400", "192.0.2.400"},
 	{"address of two nodes", "addresses: [192.0.2.40]", "addresses: [192.0.2.30]",
-		"addresses: [192.0.2.30]\n    ssh: root@192.0.2.40", "belongs to node fra1 already"},
+		"addresses: [192.0.2.30]\n    ssh: root@192.0.2.40", "already belongs to node fra1"},
 	{"role", "roles: [geodns, control]", "roles: [geodns, master]", "master", "role \"master\" is unknown"},
 	{"origin with a path", "https://origin-a.example.net", "https://origin-a.example.net/www", "example.net/www",
 		"more than scheme, host and port"},
@@ -137,7 +137,7 @@ var brokenContracts = []struct{ name, from, to, at, says string }{
 		"  tokens: [{ file: deploy.token, scopes: [purge], sites: [] }]\n  fleet_key:", "tokens:", "for no site"},
 	{"two tokens in one file", "  fleet_key:",
 		"  tokens: [{ file: /etc/kaiku/admin.token, scopes: [purge] }]\n  fleet_key:", "tokens:",
-		"another token already"},
+		"already the file of another token"},
 	{"edge without location", "    location: [60.17, 24.94]", "", "hel1:", "no location"},
 }
 

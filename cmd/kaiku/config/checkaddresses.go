@@ -42,9 +42,9 @@ func (f *Fleet) checkAddresses() {
 			switch at := fmt.Sprintf("nodes.%s.addresses[%d]", n.Name, i); {
 			case scopeOf(a) >= most:
 			case scopeOf(a) == fromItself:
-				f.warnf(at, "%s is each machine itself, so that nobody else reaches node %s there: give the address that others reach it at", a, n.Name)
+				f.warnf(at, "%s is each machine itself, so nobody else reaches node %s there: give the address that others reach it at", a, n.Name)
 			case n.Has(RoleEdge) || n.Has(RoleGeoDNS): // control nodes may be in a private network
-				f.warnf(at, "%s is in a private network, so that clients don't reach node %s there: give its public address", a, n.Name)
+				f.warnf(at, "%s is in a private network, so clients don't reach node %s there: give its public address", a, n.Name)
 			}
 		}
 	}

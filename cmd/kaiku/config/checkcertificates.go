@@ -68,7 +68,7 @@ func (f *Fleet) checkTLS() {
 		if h := s.HTTPS.HSTS; h != nil {
 			switch {
 			case h.MaxAge < Duration(time.Second):
-				f.errorf(at+".hsts", "hsts needs max_age, as 8760h")
+				f.errorf(at+".hsts", "hsts needs max_age, such as 8760h")
 			case h.Preload && (!h.IncludeSubdomains || h.MaxAge < Duration(8760*time.Hour)):
 				f.errorf(at+".hsts.preload", "browsers take a host into their lists with include_subdomains and a max_age of 8760h or more only")
 			}

@@ -112,7 +112,7 @@ func (f *Fleet) checkFiles() {
 		case errors.Is(err, fs.ErrNotExist):
 			f.warnf(n.at, "there is no file %s here%s: nodes need it", n.file, nor(n.file))
 		case errors.Is(err, fs.ErrPermission):
-			f.warnf(n.at, "%s is not yours to read, so that nobody has looked into it", local)
+			f.warnf(n.at, "%s can't be read by you, so its contents were not checked", local)
 		default:
 			f.errorf(n.at, "%v", err)
 		}

@@ -35,7 +35,7 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 		}
 		name := LowerHosts([]string{z.Name})[0]
 		if names[name] {
-			f.errorf(at+".name", "zone %s is there twice", z.Name)
+			f.errorf(at+".name", "zone %s is listed twice", z.Name)
 		}
 		names[name] = true
 		if z.File == "" {
@@ -91,7 +91,7 @@ func (f *Fleet) checkNameServers() {
 		f.errorf("nodes."+servers[0]+".roles",
 			"the role geodns has nothing to answer: there is no zone in geodns.zones")
 	case len(servers) == 0 && len(f.GeoDNS.Zones) > 0:
-		f.warnf("geodns.zones", "no node has the role geodns, so that nobody answers")
+		f.warnf("geodns.zones", "no node has the role geodns, so nobody answers for the zones")
 	}
 }
 
@@ -131,7 +131,7 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 		}
 		if slices.ContainsFunc(f.Nodes, answered) && !slices.ContainsFunc(f.Nodes,
 			func(n Node) bool { return answered(n) && !n.out() }) {
-			f.errorf(at+".edges."+e.Name, "all of its nodes have the weight 0, which takes them out, so that there is nothing to answer: give one of them the weight 1")
+			f.errorf(at+".edges."+e.Name, "all of its nodes have the weight 0, which takes them out of use, so there is no edge to answer with: give one of them the weight 1")
 		}
 	}
 }
@@ -158,7 +158,7 @@ func (f *Fleet) checkNames(s *geodns.Server) {
 			case !InZone(zones, strings.TrimPrefix(host, "*.")):
 				f.warnf(at, "%s is in none of the zones: unless its DNS is elsewhere, and leads to the edges from there, nobody finds it%s", host, didYouMean(host, zones))
 			case !s.Leads(host):
-				f.warnf(at, "the zone has no name %s, so that nobody finds it: add it to geodns.zones, below edges",
+				f.warnf(at, "the zone has no name %s, so nobody finds it: add it to geodns.zones, below edges",
 					host)
 			}
 		}

@@ -76,7 +76,7 @@ func (f *Fleet) checkNodes() {
 		for i, a := range n.Addresses {
 			p := fmt.Sprintf("%s.addresses[%d]", at, i)
 			if other := addresses[a]; other != "" {
-				f.errorf(p, "%s belongs to node %s already", a, other)
+				f.errorf(p, "%s already belongs to node %s", a, other)
 			}
 			addresses[a] = n.Name
 		}

@@ -30,7 +30,7 @@ nodes: { hel1: { roles: [edge], location: [1, 2], addresses: [203.0.113.10] } }
 		{"a log that is a device", "edge: { access_log: { file: /dev/stdout } }\n",
 			"edge.access_log.file: kaiku.service can't write /dev/stdout: PrivateDevices keeps it from /dev"},
 		{"a folder that no script takes", "edge: { data: /srv/$HOME }\n",
-			`edge.data: kaiku.service can't write /srv/$HOME: "/srv/$HOME" can't be the path of a file on a node: want an absolute one of letters, digits and ._-+@`},
+			`edge.data: kaiku.service can't write /srv/$HOME: "/srv/$HOME" is not a valid path on a node: want an absolute path of letters, digits and ._-+@`},
 		{"a certificate in a home", "tls: { certificates: [{ cert: /root/tls.crt, key: /etc/kaiku/tls.key }] }\n",
 			"tls.certificates[0].cert: kaiku.service can't read /root/tls.crt: ProtectHome keeps it from /root"},
 		{"a certificate of certbot", "tls: { certificates: [{ cert: /etc/letsencrypt/live/a.example/fullchain.pem, key: /etc/kaiku/tls.key }] }\n",

@@ -18,7 +18,7 @@ func (f *Fleet) checkTokens() {
 		case t.File == "":
 			f.errorf(at+".file", "a token needs a file")
 		case files[f.Path(t.File)]:
-			f.errorf(at+".file", "%s is another token already", t.File)
+			f.errorf(at+".file", "%s is already the file of another token", t.File)
 		default:
 			files[f.Path(t.File)] = true
 		}

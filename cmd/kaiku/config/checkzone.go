@@ -10,7 +10,7 @@ func (f *Fleet) checkZone(z *Zone, zone *geodns.Zone, text *zoneFiles) {
 		name := z.Edges[i].FQDN(z)
 		if rrtype, line := zone.Address(name); line > 0 {
 			f.file.errs = append(f.file.errs,
-				text.note(line, "%s is an edge name of the fleet file, and has %s here: remove this line, as the edges answer for the name", name, rrtype))
+				text.note(line, "%s is an edge name of the fleet file, and has %s here: delete this line, because the edges answer for the name", name, rrtype))
 		}
 	}
 }

@@ -104,7 +104,7 @@ func (k *Keeper) replace(z *zoneFiles, errs []error) {
 		z.zone = nil
 		delete(k.zones, key)
 		k.lost = append(k.lost, errs...)
-		k.found = append(k.found, fmt.Sprintf("zone %s is not answered, as there is no good copy of it: %s", z.name,
+		k.found = append(k.found, fmt.Sprintf("zone %s is not served, because there is no good copy of it: %s", z.name,
 			why))
 		return
 	}

@@ -144,11 +144,11 @@ func (f *Fleet) checkLoop(at string, s *Site, u *url.URL) {
 	const mend = "give the origin a name or an address of its own"
 	switch {
 	case named && open:
-		f.errorf(at, "the name servers answer %s with the edges, so that a miss would come back to one: %s", host, mend)
+		f.errorf(at, "the name servers answer %s with the edges, so a miss would come back to one: %s", host, mend)
 	case site == s && open:
-		f.errorf(at, "%s is a host of this site, so that a miss would come back to an edge: %s", host, mend)
+		f.errorf(at, "%s is a host of this site, so a miss would come back to an edge: %s", host, mend)
 	case named:
-		f.warnf(at, "the name servers answer %s with the edges, so that each asks an edge on port %d: %s unless one is there", host, port, mend)
+		f.warnf(at, "the name servers answer %s with the edges, so each asks an edge on port %d: %s unless one is there", host, port, mend)
 	case open:
 		f.warnf(at, "%s is a host of site %s: where its name leads to the edges, a miss goes to an edge again", host,
 			site.Name)
@@ -164,7 +164,7 @@ func (f *Fleet) checkLoopAddr(at string, ip netip.Addr, port int) {
 		}
 		for _, l := range f.Listeners(n) {
 			if host, p := hostPort(l.Addr); l.edge && p == port && (!host.IsValid() || host == ip) {
-				f.errorf(at, "this is the %s listener of edge %s, so that a miss would come back to it: give the origin's own address and port", l.What, n.Name)
+				f.errorf(at, "this is the %s listener of edge %s, so a miss would come back to it: give the origin's own address and port", l.What, n.Name)
 				return
 			}
 		}

@@ -64,30 +64,30 @@ var mistakesOfNames = []mistake{
 		`5:41: secrets.tokens[0].scopes[0]: scope "purges" is unknown: did you mean purge?` +
 			"\n5:58: secrets.tokens[0].sites[0]: there is no site ww: did you mean www?"},
 	{"a host twice", strings.Replace(oneSite, "[www.example.com]", "[www.example.com, WWW.example.com.]", 1) + twoEdges,
-		"1:47: sites[0].hosts[1]: host WWW.example.com. belongs to site www already"},
+		"1:47: sites[0].hosts[1]: host WWW.example.com. already belongs to site www"},
 }
 
 // mistakesOfOrigins are origins that lead back to an edge.
 var mistakesOfOrigins = []mistake{
 	{"an origin that is a host of its site", withOrigin("http://www.example.com"),
-		"1:68: sites[0].origin.servers[0]: www.example.com is a host of this site, so that a miss would come back to an edge: give the origin a name or an address of its own"},
+		"1:68: sites[0].origin.servers[0]: www.example.com is a host of this site, so a miss would come back to an edge: give the origin a name or an address of its own"},
 	{"an origin that is a host of its site, on a port that edges don't have", withOrigin("http://www.example.com:8000"),
 		""},
 	{"an origin that is a host of its site, with a wildcard",
 		strings.Replace(withOrigin("http://Origin.example.com."), "[www.example.com]", "[\"*.example.com\"]", 1),
-		"1:68: sites[0].origin.servers[0]: origin.example.com is a host of this site, so that a miss would come back to an edge: give the origin a name or an address of its own"},
+		"1:68: sites[0].origin.servers[0]: origin.example.com is a host of this site, so a miss would come back to an edge: give the origin a name or an address of its own"},
 	{"an origin that is a host of another site", strings.Replace(withOrigin("http://WWW.example.org"), "sites: [",
 		"sites: [{ name: org, hosts: [www.example.org], origin: { servers: [\"http://192.0.2.9\"] } }, ", 1),
 		"1:152: warning: sites[1].origin.servers[0]: www.example.org is a host of site org: where its name leads to the edges, a miss goes to an edge again"},
 	{"an origin that is an edge name", withOrigin("http://www.example.com:8000") + withZone("www: {}"),
-		"1:68: warning: sites[0].origin.servers[0]: the name servers answer www.example.com with the edges, so that each asks an edge on port 8000: give the origin a name or an address of its own unless one is there"},
+		"1:68: warning: sites[0].origin.servers[0]: the name servers answer www.example.com with the edges, so each asks an edge on port 8000: give the origin a name or an address of its own unless one is there"},
 	{"an origin that is an edge name, on a port of the edges",
 		withOrigin("http://cdn.example.com") + withZone("www: {}, cdn: {}"),
-		"1:68: sites[0].origin.servers[0]: the name servers answer cdn.example.com with the edges, so that a miss would come back to one: give the origin a name or an address of its own"},
+		"1:68: sites[0].origin.servers[0]: the name servers answer cdn.example.com with the edges, so a miss would come back to one: give the origin a name or an address of its own"},
 	{"an origin that is an edge", withOrigin("http://203.0.113.10"),
-		"1:68: sites[0].origin.servers[0]: this is the http listener of edge hel1, so that a miss would come back to it: give the origin's own address and port"},
+		"1:68: sites[0].origin.servers[0]: this is the http listener of edge hel1, so a miss would come back to it: give the origin's own address and port"},
 	{"an origin that is an edge's admin listener", withOrigin("http://127.0.0.1:9080"),
-		"1:68: sites[0].origin.servers[0]: this is the admin listener of edge hel1, so that a miss would come back to it: give the origin's own address and port"},
+		"1:68: sites[0].origin.servers[0]: this is the admin listener of edge hel1, so a miss would come back to it: give the origin's own address and port"},
 	{"an origin beside each edge", withOrigin("http://localhost:8000"),
 		"1:68: warning: sites[0].origin.servers[0]: 127.0.0.1 is each edge itself: does a server run on every edge?"},
 	{"an origin beside each edge, of IPv6", withOrigin("http://[::1]:8000"),
@@ -101,24 +101,24 @@ var mistakesOfOrigins = []mistake{
 // mistakesOfAddresses are addresses of nodes that clients do not reach.
 var mistakesOfAddresses = []mistake{
 	{"an edge on the address of any machine", strings.Replace(oneSite+twoEdges, "203.0.113.10", "127.0.0.1", 1),
-		"3:64: warning: nodes.hel1.addresses[0]: 127.0.0.1 is each machine itself, so that nobody else reaches node hel1 there: give the address that others reach it at"},
+		"3:64: warning: nodes.hel1.addresses[0]: 127.0.0.1 is each machine itself, so nobody else reaches node hel1 there: give the address that others reach it at"},
 	{"an edge in a private network", strings.Replace(oneSite+twoEdges, "203.0.113.10", "192.168.1.10", 1),
-		"3:64: warning: nodes.hel1.addresses[0]: 192.168.1.10 is in a private network, so that clients don't reach node hel1 there: give its public address"},
+		"3:64: warning: nodes.hel1.addresses[0]: 192.168.1.10 is in a private network, so clients don't reach node hel1 there: give its public address"},
 	{"an edge behind a provider's NAT", strings.Replace(oneSite+twoEdges, "203.0.113.10", "100.64.0.1", 1),
-		"3:64: warning: nodes.hel1.addresses[0]: 100.64.0.1 is in a private network, so that clients don't reach node hel1 there: give its public address"},
+		"3:64: warning: nodes.hel1.addresses[0]: 100.64.0.1 is in a private network, so clients don't reach node hel1 there: give its public address"},
 	{"a control node in a private network",
 		oneSite + twoEdges + "  c1: { roles: [control], addresses: [10.0.0.9] }\nsecrets: { fleet_key: k }\n", ""},
 	{"a lab", strings.NewReplacer("203.0.113.10", "10.77.0.11", "198.51.100.20",
 		"192.168.1.10").Replace(oneSite + twoEdges), ""},
 	{"an origin on the machine of an edge that has another port", withOrigin("http://203.0.113.10:8000"), ""},
 	{"an origin on the port of an edge by the name of its machine", withOrigin("http://localhost"),
-		"1:68: sites[0].origin.servers[0]: this is the http listener of edge hel1, so that a miss would come back to it: give the origin's own address and port"},
+		"1:68: sites[0].origin.servers[0]: this is the http listener of edge hel1, so a miss would come back to it: give the origin's own address and port"},
 }
 
 // mistakesOfHosts are hosts that have no name in a zone.
 var mistakesOfHosts = []mistake{
 	{"a host without a name", withOrigin("http://origin.example.net") + withZone("\"@\": {}"),
-		"1:30: warning: sites[0].hosts[0]: the zone has no name www.example.com, so that nobody finds it: add it to geodns.zones, below edges\n" +
+		"1:30: warning: sites[0].hosts[0]: the zone has no name www.example.com, so nobody finds it: add it to geodns.zones, below edges\n" +
 			`6:73: warning: geodns.zones[0].edges.@: no site has the host example.com: its clients get 421 from the edges`},
 	{"a host that the zone file has", strings.Replace(withOrigin("http://origin.example.net"), "www.example.com",
 		"mail.example.com", 1) + withZone(""), ""},
@@ -131,7 +131,7 @@ var mistakesOfHosts = []mistake{
 		"1:30: warning: sites[0].hosts[0]: www.exampel.com is in none of the zones: unless its DNS is elsewhere, and leads to the edges from there, nobody finds it; did you mean www.example.com?"},
 	{"a wildcard without a name", strings.Replace(withOrigin("http://origin.example.net"), "[www.example.com]",
 		"[\"*.example.com\"]", 1) + withZone("www: {}"),
-		"1:30: warning: sites[0].hosts[0]: the zone has no name *.example.com, so that nobody finds it: add it to geodns.zones, below edges"},
+		"1:30: warning: sites[0].hosts[0]: the zone has no name *.example.com, so nobody finds it: add it to geodns.zones, below edges"},
 }
 
 // mistakesOfOriginNames are origins that have no name in a zone.
@@ -192,12 +192,12 @@ var mistakesOfFleets = []mistake{
 		"5:40: geodns.zones[0].file: there is no such file as DIR/exampel.com.zone: did you mean example.com.zone?"},
 	{"a zone twice", oneSite + twoEdges +
 		"  ns1: { roles: [geodns] }\ngeodns: { zones: [{ name: example.com, file: example.com.zone }, { name: EXAMPLE.com., file: example.com.zone }] }\n",
-		"6:68: geodns.zones[1].name: zone EXAMPLE.com. is there twice"},
+		"6:68: geodns.zones[1].name: zone EXAMPLE.com. is listed twice"},
 	{"a network with bits of a host", oneSite + twoEdges + "geodns: { locate: { 10.0.0.1/8: [1, 2] } }\n",
 		"5:21: geodns.locate.10.0.0.1/8: 10.0.0.1/8 has bits of a host: want 10.0.0.0/8"},
 	{"a zone that nobody answers",
 		oneSite + twoEdges + "geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { www: {} } }] }\n",
-		"5:11: warning: geodns.zones: no node has the role geodns, so that nobody answers"},
+		"5:11: warning: geodns.zones: no node has the role geodns, so nobody answers for the zones"},
 	{"some edges without IPv6", strings.Replace(oneSite+twoEdges, "[203.0.113.10]", "[203.0.113.10, \"2001:db8::1\"]",
 		1),
 		"4:53: warning: nodes.nyc1.addresses: 1 edge of 2 without an IPv6 address: nyc1; clients near them get no AAAA record where the others are much farther, and use IPv4"},
@@ -208,10 +208,10 @@ var mistakesOfFleets = []mistake{
 		"4:53: warning: nodes.nyc1.addresses: 1 edge of 2 without an IPv4 address: nyc1; clients that have IPv4 alone don't reach them"},
 	{"an SSH address", strings.Replace(oneSite+twoEdges, "[203.0.113.10] }",
 		"[203.0.113.10], ssh: \"ops@hel1 -p 22\" }",
-		1), `3:79: nodes.hel1.ssh: "ops@hel1 -p 22" is no SSH address: want [user@]host[:port]`},
+		1), `3:79: nodes.hel1.ssh: "ops@hel1 -p 22" is not an SSH address: want [user@]host[:port]`},
 	{"a port of SSH", strings.Replace(oneSite+twoEdges, "[203.0.113.10] }", "[203.0.113.10], ssh: \"ops@hel1:ssh\" }",
 		1),
-		`3:79: nodes.hel1.ssh: "ops@hel1:ssh" is no SSH address: its port is not 1 to 65535`},
+		`3:79: nodes.hel1.ssh: "ops@hel1:ssh" is not an SSH address: its port is not 1 to 65535`},
 	{"latitude and longitude swapped",
 		oneSite + "nodes: { hel1: { roles: [edge], location: [24.94, 60.17], addresses: [193.166.3.2] } }\n",
 		"2:33: warning: nodes.hel1.location: 193.166.3.2 is in FI, and 24.94, 60.17 is 4830 km away from there; did you mean [60.17, 24.94]?"},

@@ -20,23 +20,23 @@ var mistakesOfNameServers = []mistake{
 	{"all is well", zoneSOA + zoneNS + zoneGlue, ""},
 	{"name servers of others", zoneSOA + "@ 60 IN NS ns.example.net.\n", ""},
 	{"a name server without an address", zoneSOA + zoneNS + strings.Split(zoneGlue, "ns2")[0],
-		"3:12: warning: the zone has no address of the name server ns2.example.com, so that nobody finds it: add its A or AAAA record"},
+		"3:12: warning: the zone has no address of the name server ns2.example.com, so nobody finds it: add its A or AAAA record"},
 	{"a name server that is no node", zoneSOA + zoneNS + strings.Replace(zoneGlue, "203.0.113.10", "203.0.113.99", 1),
 		"4:13: warning: 203.0.113.99 of the name server ns1.example.com is no node with the role geodns: does a server outside of the fleet answer there?"},
 	{"an address at an edge name", zoneSOA + zoneNS + zoneGlue + "www 60 IN A 203.0.113.10\n",
-		"6:1: www.example.com is an edge name of the fleet file, and has A here: remove this line, as the edges answer for the name"},
+		"6:1: www.example.com is an edge name of the fleet file, and has A here: delete this line, because the edges answer for the name"},
 	{"an alias at an edge name", zoneSOA + zoneNS + "www 60 IN CNAME mail\n" + zoneGlue,
-		"4:1: www.example.com is an edge name of the fleet file, and has CNAME here: remove this line, as the edges answer for the name"},
+		"4:1: www.example.com is an edge name of the fleet file, and has CNAME here: delete this line, because the edges answer for the name"},
 	{"no name server with an address", zoneSOA + zoneNS,
-		"2:12: the zone has no address of the name server ns1.example.com, so that nobody finds it: add its A or AAAA record\n" +
-			"3:12: the zone has no address of the name server ns2.example.com, so that nobody finds it: add its A or AAAA record"},
+		"2:12: the zone has no address of the name server ns1.example.com, so nobody finds it: add its A or AAAA record\n" +
+			"3:12: the zone has no address of the name server ns2.example.com, so nobody finds it: add its A or AAAA record"},
 	{"name servers that are no nodes", zoneSOA + zoneNS + "ns1 60 IN A 192.0.2.1\nns2 60 IN AAAA 2001:DB8::0:1\n",
-		"4:13: 192.0.2.1 of the name server ns1.example.com is no node with the role geodns, and neither is any other name server of the zone, so that nobody asks the fleet: write the address of one, such as 203.0.113.10\n" +
-			"5:16: 2001:db8::1 of the name server ns2.example.com is no node with the role geodns, and neither is any other name server of the zone, so that nobody asks the fleet: write the address of one, such as 203.0.113.10"},
+		"4:13: 192.0.2.1 of the name server ns1.example.com is no node with the role geodns, and neither is any other name server of the zone, so nobody asks the fleet: write the address of one, such as 203.0.113.10\n" +
+			"5:16: 2001:db8::1 of the name server ns2.example.com is no node with the role geodns, and neither is any other name server of the zone, so nobody asks the fleet: write the address of one, such as 203.0.113.10"},
 	{"an NS without the dot at its end", zoneSOA + "@ 60 IN NS ns1.example.com\n@ 60 IN NS ns2\n" + zoneGlue,
-		"2:12: NS ns1.example.com has no dot at its end, so that it means ns1.example.com.example.com: write ns1.example.com."},
+		"2:12: NS ns1.example.com has no dot at its end, so it means ns1.example.com.example.com: write ns1.example.com."},
 	{"an NS elsewhere without the dot at its end", zoneSOA + zoneNS + "@ 60 IN NS ns.dns.test ; of others\n" + zoneGlue,
-		"4:12: warning: the zone has no address of the name server ns.dns.test.example.com, so that nobody finds it: add its A or AAAA record, or write ns.dns.test. if that is the whole name"},
+		"4:12: warning: the zone has no address of the name server ns.dns.test.example.com, so nobody finds it: add its A or AAAA record, or write ns.dns.test. if that is the whole name"},
 	{"an NS that is an alias", zoneSOA + zoneNS + "ns1 60 IN A 203.0.113.10\nns2 60 IN CNAME ns1\n",
 		"3:12: the name server ns2.example.com is an alias (CNAME or DNAME), which resolvers don't follow (RFC 2181, 10.3): name the server that it leads to, or give it A or AAAA records"},
 	{"an NS that is an edge name", zoneSOA + zoneNS + "@ 60 IN NS WWW\n" + zoneGlue,
@@ -50,10 +50,10 @@ var mistakesOfNameServers = []mistake{
 // mistakesOfDelegations are delegations without glue.
 var mistakesOfDelegations = []mistake{
 	{"a delegation without glue", zoneSOA + zoneNS + zoneGlue + "shop 60 IN NS ns.shop\n",
-		"6:15: the delegation of shop.example.com has no address for its name server ns.shop.example.com, which is below it, so that nobody finds it: add one as glue, such as: ns.shop IN A 192.0.2.53"},
+		"6:15: the delegation of shop.example.com has no address for its name server ns.shop.example.com, which is below it, so nobody finds it: add one as glue, such as: ns.shop IN A 192.0.2.53"},
 	{"a delegation with some glue",
 		zoneSOA + zoneNS + zoneGlue + "shop 60 IN NS ns.shop\n\t60 IN NS\tns4.shop\nns.shop 60 IN A 192.0.2.1\nmail.shop 60 IN MX 1 nowhere\n",
-		"7:11: warning: the delegation of shop.example.com has no address for its name server ns4.shop.example.com, which is below it, so that nobody finds it: add one as glue, such as: ns4.shop IN A 192.0.2.53"},
+		"7:11: warning: the delegation of shop.example.com has no address for its name server ns4.shop.example.com, which is below it, so nobody finds it: add one as glue, such as: ns4.shop IN A 192.0.2.53"},
 	{"a delegation to others", zoneSOA + zoneNS + zoneGlue +
 		"shop 60 IN NS ns.example.net.\nb 60 IN NS ns1\nc 60 IN NS d.shop\n", ""},
 }
@@ -61,7 +61,7 @@ var mistakesOfDelegations = []mistake{
 // mistakesOfServices are MX and SRV records.
 var mistakesOfServices = []mistake{
 	{"an MX at an alias", zoneSOA + zoneNS + zoneGlue + "@ 60 IN MX 10 mail\nmail 60 IN CNAME ns1\n",
-		"6:15: warning: mail.example.com is an alias (CNAME or DNAME), which MX must not name (RFC 2181, 10.3), so that some don't find it: name the host that it leads to"},
+		"6:15: warning: mail.example.com is an alias (CNAME or DNAME), which MX must not name (RFC 2181, 10.3), so some don't find it: name the host that it leads to"},
 	{"an MX without an address", zoneSOA + zoneNS + zoneGlue + "@ 60 IN MX 10 mail\n",
 		"6:15: MX names mail.example.com, which has no address: add its A or AAAA record"},
 	{"an MX without an address beside another",
@@ -80,9 +80,9 @@ var mistakesOfServices = []mistake{
 var mistakesOfAliases = []mistake{
 	{"an alias that leads nowhere",
 		zoneSOA + zoneNS + zoneGlue + "shop 60 IN CNAME shops.test\n_acme 60 IN CNAME later\n",
-		"6:18: warning: the alias shop leads nowhere, as there is no shops.test.example.com, or write shops.test. if that is the whole name"},
+		"6:18: warning: the alias shop leads nowhere, because there is no shops.test.example.com, or write shops.test. if that is the whole name"},
 	{"an alias without the dot at its end", zoneSOA + zoneNS + zoneGlue + "shop 60 IN CNAME www.example.com\n",
-		"6:18: CNAME www.example.com has no dot at its end, so that it means www.example.com.example.com: write www.example.com."},
+		"6:18: CNAME www.example.com has no dot at its end, so it means www.example.com.example.com: write www.example.com."},
 	{"an alias of an address", zoneSOA + zoneNS + zoneGlue + "shop 60 IN CNAME 203.0.113.10\n",
 		"6:18: CNAME wants a name, and 203.0.113.10 is an address: use an A or AAAA record"},
 	{"aliases that lead somewhere",

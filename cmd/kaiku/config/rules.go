@@ -299,7 +299,7 @@ func (m *ruleMaker) rewrite(at string, w *Rewrite, captures int) *rules.Rewrite 
 	}
 	if w.Query != nil {
 		if strings.ContainsAny(*w.Query, "?# ") || badValue(*w.Query) {
-			m.errorf(at+".query", "%q is not a query: want it without ?, # and spaces, as a=1&b=2", *w.Query)
+			m.errorf(at+".query", "%q is not a query: want it without ?, # and spaces, such as a=1&b=2", *w.Query)
 		}
 		t := m.template(at+".query", *w.Query, captures)
 		out.Query = &t

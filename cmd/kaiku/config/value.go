@@ -35,9 +35,9 @@ func (s *Size) UnmarshalText(b []byte) error {
 	m := sizeRE.FindStringSubmatch(strings.ToUpper(string(b)))
 	switch {
 	case m == nil:
-		return notForm("%q is not a size: want a whole number and K, M, G or T, as 512M or 10G; M, MB and MiB are all 1024 × 1024 bytes", b)
+		return notForm("%q is not a size: want a whole number and K, M, G or T, such as 512M or 10G; M, MB and MiB are all 1024 × 1024 bytes", b)
 	case m[1] == string(b) && m[1] != "0":
-		return notForm("%q is not a size: it lacks a unit, as in %sM or %sG", b, b, b)
+		return notForm("%q is not a size: it has no unit: write %sM or %sG", b, b, b)
 	}
 	unit := int64(1) << (10 * (1 + strings.Index("KMGT", m[2])))
 	if m[2] == "" {
@@ -95,7 +95,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 		if n < 0 {
 			return notForm("%q is negative", b)
 		}
-		return notForm("%q is not a duration: it lacks a unit, as in %ss or %sm", b, b, b)
+		return notForm("%q is not a duration: it has no unit: write %ss or %sm", b, b, b)
 	}
 	if strings.HasPrefix(text, "-") && durationRE.MatchString(text[1:]) {
 		return notForm("%q is negative", b)

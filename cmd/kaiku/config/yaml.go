@@ -426,9 +426,9 @@ func wanted(t reflect.Type) string {
 	case t == reflect.TypeFor[Location]():
 		return "[latitude, longitude], as [60.17, 24.94]"
 	case t == reflect.TypeFor[netip.Addr]():
-		return "an IP address, as 203.0.113.10 or 2001:db8::10"
+		return "an IP address, such as 203.0.113.10 or 2001:db8::10"
 	case t == reflect.TypeFor[netip.Prefix]():
-		return "a network, as 10.0.0.0/8 or 2001:db8::/32"
+		return "a network, such as 10.0.0.0/8 or 2001:db8::/32"
 	case t == reflect.TypeFor[AddressList]():
 		return `one address, or a list of them, as ["203.0.113.10:53", "[2001:db8::10]:53"]`
 	case t.Kind() == reflect.Slice && keyField(t.Elem()) < 0:

@@ -184,7 +184,7 @@ func allowedSites(f *config.Fleet, n *config.Node, c *fleet.Client, log *slog.Lo
 	allowed := c.Sites()
 	for _, name := range allowed {
 		if !slices.ContainsFunc(f.Sites, func(s config.Site) bool { return s.Name == name }) {
-			log.Error("the credential of this node is for a site that the fleet file does not have, as when it was renamed: make one with kaiku credential", "site", name)
+			log.Error("the credential of this node is for a site that is not in the fleet file; if the site was renamed, make the credential again with kaiku credential", "site", name)
 		}
 	}
 	if len(allowed) == 0 {
@@ -197,11 +197,11 @@ func allowedSites(f *config.Fleet, n *config.Node, c *fleet.Client, log *slog.Lo
 // that site, because they have other sites. sum identifies the node's own sites.
 func mayPurge(site, node string, allowed []string, sum string, nodes []fleet.Lease) error {
 	if site == "" {
-		return fmt.Errorf("node %s may purge URLs, prefixes and hosts of its sites alone: %s", node,
+		return fmt.Errorf("node %s may purge only URLs, prefixes and hosts of its sites: %s", node,
 			strings.Join(allowed, ", "))
 	}
 	if !slices.Contains(allowed, site) {
-		return fmt.Errorf("it is of site %s, and node %s may purge %s alone: if the site was renamed, make the node's credential again with kaiku credential",
+		return fmt.Errorf("it belongs to site %s, but node %s may purge only %s: if the site was renamed, make the node's credential again with kaiku credential",
 			site, node, strings.Join(allowed, ", "))
 	}
 	var other []string
@@ -211,7 +211,7 @@ func mayPurge(site, node string, allowed []string, sum string, nodes []fleet.Lea
 		}
 	}
 	if len(other) > 0 {
-		return fmt.Errorf("%s may not take it for one of site %s, as the sites of their fleet files are not those of node %s: bring the same fleet file to all, as kaiku deploy does",
+		return fmt.Errorf("%s may not treat it as a purge of site %s, because their fleet files have other sites than that of node %s: deploy the same fleet file to all nodes",
 			strings.Join(other, ", "), site, node)
 	}
 	return nil

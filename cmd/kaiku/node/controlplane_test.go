@@ -22,9 +22,9 @@ func TestMayPurge(t *testing.T) {
 		want  string // in the error; "" is none
 	}{
 		"its own":           {"www", nodes, ""},
-		"of several":        {"", nodes, "of its sites alone: www, shop"},
-		"of another":        {"new", nodes, "of site new, and node hel1 may purge www, shop alone"},
-		"renamed by others": {"www", renamed, "fra1, sgp1 may not take it for one of site www"},
+		"of several":        {"", nodes, "of its sites: www, shop"},
+		"of another":        {"new", nodes, "belongs to site new, but node hel1 may purge only www, shop"},
+		"renamed by others": {"www", renamed, "fra1, sgp1 may not treat it as a purge of site www"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := mayPurge(c.site, "hel1", []string{"www", "shop"}, "a", c.nodes)

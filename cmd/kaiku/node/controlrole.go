@@ -24,7 +24,7 @@ func (b *builder) addControl() error {
 // newControl returns the control node.
 func newControl(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) (*fleet.Control, error) {
 	if key == nil {
-		return nil, fmt.Errorf("node %s can't be a control node without the fleet key: create the file that secrets.fleet_key names, as with `openssl rand -base64 32`", n.Name)
+		return nil, fmt.Errorf("node %s can't be a control node without the fleet key: create the file that secrets.fleet_key names, for example with `openssl rand -base64 32`", n.Name)
 	}
 	conf, err := key.TLS(n.Name, n.Roles...)
 	if err != nil {

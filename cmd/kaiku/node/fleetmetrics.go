@@ -29,7 +29,7 @@ func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
 		return 0
 	}
 	send("in_touch", "1 while this node follows the log of purges, or needs none.", number(c.plane.inTouch()))
-	send("cut_off", "1 while this node hears nothing at all of control nodes.",
+	send("cut_off", "1 while no control node can be reached.",
 		number(c.plane.follower != nil && c.plane.follower.CutOff()))
 	if c.plane.control != nil {
 		room := c.plane.control.Room()
@@ -38,11 +38,11 @@ func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, n := range c.plane.registry.Nodes() {
 		send("node_live", "1 while the lease of a node is renewed.", number(n.Live), n.Node)
-		send("node_ready", "1 while a node says that it may be used.", number(n.Ready), n.Node)
-		send("node_draining", "1 while a node is to get no new clients.", number(n.Draining), n.Node)
-		send("node_load", "Part of its capacity that a node sends, 0 to 1.", n.Load, n.Node)
+		send("node_ready", "1 while a node reports that it is ready.", number(n.Ready), n.Node)
+		send("node_draining", "1 while a node is drained.", number(n.Draining), n.Node)
+		send("node_load", "Traffic that a node sends, as a fraction of its capacity, 0 to 1.", n.Load, n.Node)
 		if slices.Contains(c.plane.registry.Edges, n.Node) {
-			send("node_purges", "The newest purge that an edge says it has applied, by its number in the log.",
+			send("node_purges", "Sequence number of the newest purge that an edge has applied.",
 				float64(n.Applied.Seq), n.Node)
 		}
 	}

@@ -47,7 +47,7 @@ func (b *builder) addGeoDNS() error {
 	keep := b.keep
 	keep.Commit(dns)
 	b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kaiku_dns_unusable_files",
-		Help: "Zones and geoip databases that can't be used, in whose place their last good copy is, or nothing."},
+		Help: "Zones and geoip databases that can't be used; the last good copy replaces them, if there is one."},
 		func() float64 { return float64(len(keep.Faults())) }))
 	if b.plane != nil {
 		b.parts = append(b.parts, dnsPart{dns, b.plane})

@@ -15,14 +15,14 @@ func checkFit(e *config.Edge, memory, disk config.Size, log *slog.Logger) error 
 	switch {
 	case memory == 0:
 	case e.Memory >= memory:
-		return fmt.Errorf("edge.memory is %s, and this machine has %s: give the edge a quarter of it at most, as %s",
+		return fmt.Errorf("edge.memory is %s, but this machine has %s: use at most a quarter of it, such as %s",
 			e.Memory.About(), memory.About(), (memory / 4).About())
 	case e.Memory > memory/2:
-		log.Warn("edge.memory is more than half of what this machine has: the process may come to need twice that, and the kernel ends it then",
+		log.Warn("edge.memory is more than half of this machine's memory: the process may need twice edge.memory, and the kernel may kill it",
 			"memory", e.Memory.About(), "machine", memory.About())
 	}
 	if disk != 0 && e.Disk > disk {
-		log.Warn("edge.disk is more than the file system has: the cache grows until that is full", "disk",
+		log.Warn("edge.disk is larger than the file system: the cache will grow until the disk is full", "disk",
 			e.Disk.About(), "file system", disk.About(), "data", e.Data)
 	}
 	return nil

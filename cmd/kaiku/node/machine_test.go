@@ -21,9 +21,9 @@ func TestMachineFits(t *testing.T) {
 		{256 << 20, 10 << 30, 1 << 30, 20 << 30, "", ""},
 		{256 << 20, 10 << 30, 0, 0, "", ""}, // unknown sizes
 		{8 << 30, 10 << 30, 4_100_000_000, 20 << 30,
-			"edge.memory is 8.0GiB, and this machine has 3.8GiB: give the edge a quarter of it at most, as 978MiB", ""},
-		{3 << 30, 10 << 30, 4 << 30, 20 << 30, "", "edge.memory is more than half of what this machine has"},
-		{256 << 20, 50 << 30, 1 << 30, 20 << 30, "", "edge.disk is more than the file system has"},
+			"edge.memory is 8.0GiB, but this machine has 3.8GiB: use at most a quarter of it, such as 978MiB", ""},
+		{3 << 30, 10 << 30, 4 << 30, 20 << 30, "", "edge.memory is more than half of this machine's memory"},
+		{256 << 20, 50 << 30, 1 << 30, 20 << 30, "", "edge.disk is larger than the file system"},
 	} {
 		var log bytes.Buffer
 		e := config.Edge{Memory: c.memory, Disk: c.disk, Data: "/var/lib/kaiku"}
@@ -48,7 +48,7 @@ func TestEdgeLargerThanTheMachine(t *testing.T) {
 	}
 	_, err := ForOrigin(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, "", config.Edge{Memory: 100 << 40, Data: data},
 		slog.New(slog.DiscardHandler))
-	if err == nil || !strings.Contains(err.Error(), "edge.memory is 100TiB, and this machine has") {
+	if err == nil || !strings.Contains(err.Error(), "edge.memory is 100TiB, but this machine has") {
 		t.Errorf("%v", err)
 	}
 }

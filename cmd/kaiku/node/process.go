@@ -38,7 +38,7 @@ func (p *Process) makeSites(f *config.Fleet) (siteSet, error) {
 	m := p.sites
 	m.fleet = f
 	if m.node = f.Node(m.node.Name); m.node == nil {
-		return siteSet{}, fmt.Errorf("node %s is not in the file any more", p.sites.node.Name)
+		return siteSet{}, fmt.Errorf("the fleet file no longer has the node %s", p.sites.node.Name)
 	}
 	if p.Edge != nil {
 		m.before = p.Edge.sites

@@ -69,7 +69,7 @@ func (p *Process) reload() error {
 	now := fixedBy(f, p.name)
 	for _, key := range slices.Sorted(maps.Keys(now)) {
 		if now[key] != p.fixed[key] {
-			p.log.Warn("changed in the fleet file, but taken only when the process starts again", "key", key)
+			p.log.Warn("this change of the fleet file needs a restart", "key", key)
 		}
 	}
 	return nil
@@ -135,14 +135,14 @@ func (r reloader) Serve(ctx context.Context) error {
 		err := r.reload()
 		status := r.Status()
 		if err != nil {
-			r.log.Error("the fleet file was not taken; running on with what was there before", "error", err)
+			r.log.Error("the fleet file was not loaded; the previous configuration stays in use", "error", err)
 			text, _ := os.ReadFile(r.config) // if it is missing, err says so
 			status = deploy.NotTaken(r.taken, deploy.FleetSum(text), err)
 		} else {
-			r.log.Info("took the fleet file", "file", r.config)
+			r.log.Info("fleet file loaded", "file", r.config)
 		}
 		if err := notify("STATUS=" + status); err != nil {
-			r.log.Warn("systemd was not told of the fleet file", "error", err)
+			r.log.Warn("notify systemd of the loaded fleet file", "error", err)
 		}
 	}
 }

@@ -225,13 +225,13 @@ func keyIfNeeded(f *config.Fleet, n *config.Node, log *slog.Logger) (*fleet.Key,
 	}
 	if f.Secrets.FleetKey == "" {
 		if clients, _ := f.ControlAddresses(); len(clients) > 0 || n.Has(config.RoleEdge) && f.HasPeers(n) {
-			log.Warn("shields, region peers and the control plane are not used: secrets.fleet_key names no file")
+			log.Warn("shields, region peers and the control plane are not used, because secrets.fleet_key is not set")
 		}
 		return nil, nil
 	}
 	key, err := fleet.ReadKey(f.Path(f.Secrets.FleetKey))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: put the fleet key there, the same on every node, as of `openssl rand -base64 32`; or remove secrets.fleet_key", err)
+		return nil, fmt.Errorf("%w: put the fleet key there (the same on every node; `openssl rand -base64 32` makes one), or delete secrets.fleet_key", err)
 	}
 	if err != nil {
 		return nil, err
@@ -292,7 +292,7 @@ func OriginPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
 	if c := o.ClientCertificate; c != nil {
 		cert, err := tls.LoadX509KeyPair(f.Path(c.Cert), f.Path(c.Key))
 		if err != nil {
-			return nil, fmt.Errorf("read the certificate to show to the origin: %w", err)
+			return nil, fmt.Errorf("read the client certificate for the origin: %w", err)
 		}
 		p.TLS.Certificates = []tls.Certificate{cert}
 	}

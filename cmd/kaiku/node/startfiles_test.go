@@ -79,7 +79,7 @@ func TestNodesLogWarnings(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
-	if want := `level=WARN msg="the fleet file: geodns.zones: no node has the role geodns, so that nobody answers" at=` + fleetFile + ":5:11\n"; !strings.Contains(log.String(), want) {
+	if want := `level=WARN msg="the fleet file: geodns.zones: no node has the role geodns, so nobody answers for the zones" at=` + fleetFile + ":5:11\n"; !strings.Contains(log.String(), want) {
 		t.Errorf("it logs\n%swant\n%s", log.String(), want)
 	}
 }

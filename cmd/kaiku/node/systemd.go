@@ -143,7 +143,7 @@ func (r readiness) Listen(context.Context) error {
 func (r readiness) Serve(ctx context.Context) error {
 	<-ctx.Done()
 	if err := notify("STOPPING=1"); err != nil {
-		r.log.Warn("systemd was not told", "error", err)
+		r.log.Warn("notify systemd", "error", err)
 	}
 	return nil
 }
