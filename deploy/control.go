@@ -26,7 +26,7 @@ type ControlPlan struct {
 	// Why the log is lost and all stored responses become stale; "" if it is kept.
 	Loses string `json:"loses,omitempty"`
 
-	migratesLog bool // the log of a single node is copied into a cluster
+	convertsLog bool // the log of a single node is copied into a cluster
 }
 
 // planControl asks the nodes for the members of the control plane. It returns nil if no node knows
@@ -68,11 +68,11 @@ func (d *Deploy) planControl(ctx context.Context, plans []*NodePlan) (*ControlPl
 			p.Removes = append(p.Removes, n)
 		}
 	}
-	p.migratesLog = !members.Grouped && kept > 0 && len(p.To) > 1
+	p.convertsLog = !members.Grouped && kept > 0 && len(p.To) > 1
 	if kept == 0 {
 		p.Removes = nil
 		p.Loses = fmt.Sprintf("none of the control nodes in the fleet file has the log: to keep it, first deploy with %s and the new control nodes together, and delete the old ones later", strings.Join(p.From, ", "))
-	} else if old := outdatedEdges(plans); p.migratesLog && len(old) > 0 {
+	} else if old := outdatedEdges(plans); p.convertsLog && len(old) > 0 {
 		p.Loses = fmt.Sprintf("edges with an earlier version (%s) would treat the log as a new one when the control nodes change: to avoid that, first deploy the new version, and change the control nodes later", strings.Join(old, ", "))
 	}
 	return p, nil
@@ -133,7 +133,7 @@ func (p *ControlPlan) write(b *strings.Builder) {
 	} else {
 		b.WriteString("  the log of purges is kept\n")
 	}
-	if p.migratesLog {
+	if p.convertsLog {
 		b.WriteString("  purges wait for some seconds while it is converted\n")
 	}
 	for _, n := range p.Removes {

@@ -86,7 +86,8 @@ func TestLogIsLost(t *testing.T) {
 		return p.Control
 	}
 	f.setControl("c2")
-	if p := plan(); p == nil || !strings.Contains(p.Loses, "first deploy with c1 and the new control nodes together") || len(p.Removes) > 0 {
+	if p := plan(); p == nil || !strings.Contains(p.Loses, "first deploy with c1 and the new control nodes together") ||
+		len(p.Removes) > 0 {
 		t.Errorf("all are replaced at once: %+v", p)
 	}
 	f.setControl("c1", "c2")

@@ -48,7 +48,7 @@ func TestWrongOriginIsPutBack(t *testing.T) {
 		f.nodes["hel1"].read("/etc/kaiku/fleet.yaml") != before {
 		t.Errorf("%v, %+v", err, r.Nodes)
 	}
-	const want = "node hel1: site www: GET https://www.example.com/ answers 502: its origin http://192.0.2.1:8001 fails: connection refused: check the port\nbefore this deploy it was well"
+	const want = "node hel1: site www: GET https://www.example.com/ gets 502: its origin http://192.0.2.1:8001 fails: connection refused: check the port\nbefore this deploy it was well"
 	if err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("the error is %v", err)
 	}

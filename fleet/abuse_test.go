@@ -356,11 +356,11 @@ func TestWaitersAskTogether(t *testing.T) {
 	if _, err := r.logEnd(t.Context(), began); err != nil {
 		t.Fatal(err)
 	}
-	first := r.asked
-	if _, err := r.logEnd(t.Context(), began); err != nil || r.asked != first && r.asked.Sub(first) <= time.Second {
+	first := r.queriedAt
+	if _, err := r.logEnd(t.Context(), began); err != nil || r.queriedAt != first && r.queriedAt.Sub(first) <= time.Second {
 		t.Errorf("asked again at once, %v", err)
 	}
-	if _, err := r.logEnd(t.Context(), time.Now()); err != nil || r.asked == first {
+	if _, err := r.logEnd(t.Context(), time.Now()); err != nil || r.queriedAt == first {
 		t.Errorf("not asked for one who came later, %v", err)
 	}
 }

@@ -23,7 +23,7 @@ import (
 // reader counts a beat only if the registry has that lease and no later beat. A control node
 // rejects a beat that no reader would count. An edge whose beats are rejected writes its lease
 // every renewEvery. That happens if another process has written a lease with the edge's name (see
-// twin), if a control node or another reader of the registry runs an earlier version, and while
+// duplicate), if a control node or another reader of the registry runs an earlier version, and while
 // nothing can be written.
 type beat struct {
 	Process string    `json:"process"`
@@ -59,8 +59,8 @@ type beatState struct {
 	until time.Time // when the lease must be written again
 	n     uint64    // of the last beat
 	taken time.Time // when the last accepted beat was made; zero if a later one was rejected
-	// twin is set while another process with the node's name is known.
-	twin atomic.Bool
+	// duplicate is set while another process with the node's name is known.
+	duplicate atomic.Bool
 }
 
 // still reports whether two leases differ only in what beats say.
@@ -88,7 +88,7 @@ func (r *Registry) selfAt(now time.Time) Lease {
 
 // beat returns the next beat, or nil if the node has to write its lease.
 func (r *Registry) beat(now time.Time) *beat {
-	if r.Self == nil || r.Refused() || r.beatState.twin.Load() {
+	if r.Self == nil || r.Refused() || r.beatState.duplicate.Load() {
 		return nil
 	}
 	r.selfMu.Lock() // so that a later beat never has older values
@@ -149,7 +149,7 @@ func (r *Registry) beatAlone(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	end, err := askEnd(ctx, r.Client.conn, &endQuestion{Beat: b, Alone: true})
+	end, err := queryEnd(ctx, r.Client.conn, &endQuestion{Beat: b, Alone: true})
 	r.answered(b, err == nil && end.Taken)
 	return err == nil && end.Taken
 }

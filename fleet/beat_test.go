@@ -83,7 +83,7 @@ func TestBeats(t *testing.T) {
 
 // A second process with the name of an edge whose beats are taken is noticed, and so is one that
 // has all that the first one has in its memory.
-func TestBeatsOfTwins(t *testing.T) {
+func TestBeatsOfDuplicates(t *testing.T) {
 	t.Parallel()
 	nodes := startControl(t, t.TempDir(), 1)
 	began := time.Now()

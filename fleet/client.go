@@ -227,7 +227,7 @@ func (c *Client) positionAnd(ctx context.Context, q *endQuestion) (last Position
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	end, err := askEnd(ctx, c.conn, q)
+	end, err := queryEnd(ctx, c.conn, q)
 	if errors.Is(err, nats.ErrNoResponders) {
 		last, first, err = c.positionOfLeader(ctx)
 		return last, first, false, err

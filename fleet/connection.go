@@ -311,9 +311,9 @@ func (c *Client) reaches(ctx context.Context, i int) bool {
 
 // confirms reports whether a majority of the control nodes can be reached on a connection.
 func confirms(ctx context.Context, conn *nats.Conn, js jetstream.JetStream) bool {
-	asking, cancel := context.WithTimeout(ctx, settleTime)
+	queryCtx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	_, err := askEnd(asking, conn, nil)
+	_, err := queryEnd(queryCtx, conn, nil)
 	if errors.Is(err, nats.ErrNoResponders) { // an earlier version
 		return hasLog(ctx, js)
 	}

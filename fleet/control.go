@@ -55,21 +55,21 @@ type Control struct {
 	TLS     *tls.Config // from Key.TLS
 	Log     *slog.Logger
 
-	server   atomic.Pointer[server.Server]
-	gate     *gate
-	secret   string                 // password of the process's own connections to the server
-	group    string                 // group of control nodes that this one is in; "" means none
-	fresh    bool                   // whether the group has had no leader yet, as far as this node knows
-	carrying *carried               // what is being carried over into the group; nil means nothing
-	open     chan struct{}          // closed once clients may connect
-	logGroup atomic.Pointer[string] // Raft group of the local copy of the log; "" means none, nil unknown
-	noSync   bool                   // for benchmarks, which fill the log first
-	floor    atomic.Int64           // for tests: replaces the floor of Room
-	rooms    rooms
-	beats    atomic.Pointer[beats]       // nil while this node does not serve
-	failed   atomic.Pointer[atomic.Bool] // whether the server failed to write something
-	older    bool                        // for tests: behave as a version without the roster
-	onStep   func(string)
+	server     atomic.Pointer[server.Server]
+	gate       *gate
+	secret     string                 // password of the process's own connections to the server
+	group      string                 // group of control nodes that this one is in; "" means none
+	fresh      bool                   // whether the group has had no leader yet, as far as this node knows
+	converting *conversion            // what is being converted; nil means nothing
+	open       chan struct{}          // closed once clients may connect
+	logGroup   atomic.Pointer[string] // Raft group of the local copy of the log; "" means none, nil unknown
+	noSync     bool                   // for benchmarks, which fill the log first
+	floor      atomic.Int64           // for tests: replaces the floor of Room
+	rooms      rooms
+	beats      atomic.Pointer[beats]       // nil while this node does not serve
+	failed     atomic.Pointer[atomic.Bool] // whether the server failed to write something
+	older      bool                        // for tests: behave as a version without the roster
+	onStep     func(string)
 }
 
 // maxPurge is the size limit of a purge in bytes.
@@ -90,7 +90,7 @@ func (c *Control) Listen(ctx context.Context) error {
 	if err := c.settle(ctx); err != nil {
 		return fmt.Errorf("control node: %w", err)
 	}
-	if c.carrying == nil {
+	if c.converting == nil {
 		close(c.open)
 	}
 	if err := c.start(); err != nil {
@@ -179,12 +179,12 @@ const turnTime = 700 * time.Millisecond
 // waits for less than TLSTimeout.
 func (c *Control) takeTurns(conf *tls.Config) *tls.Config {
 	own, wait := &conf.Certificates[0], time.Duration(c.Turn)*turnTime
-	conf.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	conf.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		select {
 		case <-time.After(wait):
 			return own, nil
-		case <-asked.Context().Done():
-			return nil, asked.Context().Err()
+		case <-info.Context().Done():
+			return nil, info.Context().Err()
 		}
 	}
 	return conf
@@ -231,8 +231,8 @@ func (c *Control) serveOnce(ctx context.Context) error {
 			return err
 		}
 	}
-	if c.carrying != nil {
-		if err := c.finishCarry(ctx); err != nil {
+	if c.converting != nil {
+		if err := c.finishConversion(ctx); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,7 @@ func (c *Control) elect(ctx context.Context) error {
 	tick := time.NewTicker(routesEvery)
 	defer tick.Stop()
 	var last int
-	var connected, asked time.Time
+	var connected, requested time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -46,10 +46,10 @@ func (c *Control) elect(ctx context.Context) error {
 			connected = time.Now()
 		}
 		last = routes
-		if age(connected) > electFor || age(asked) < electEvery || routes+1 <= (1+len(c.Peers))/2 {
+		if age(connected) > electFor || age(requested) < electEvery || routes+1 <= (1+len(c.Peers))/2 {
 			continue
 		}
-		asked = time.Now()
+		requested = time.Now()
 		if n := campaign(s, "") + campaign(s, server.DEFAULT_GLOBAL_ACCOUNT); n > 0 { // "" is NATS's own account
 			c.Log.Info("control plane: no leader: requesting votes from the other control nodes", "groups", n)
 		}
@@ -59,7 +59,7 @@ func (c *Control) elect(ctx context.Context) error {
 // campaign makes those groups of an account ask for votes that have lost their leader, and returns
 // their number. It leaves alone groups that have had no leader since the process started: their
 // disk may be new.
-func campaign(s *server.Server, account string) (asked int) {
+func campaign(s *server.Server, account string) (requested int) {
 	all := s.Raftz(&server.RaftzOptions{AccountFilter: account})
 	if all == nil {
 		return 0
@@ -70,9 +70,9 @@ func campaign(s *server.Server, account string) (asked int) {
 				continue
 			}
 			if n := raftNode(s, name); n != nil && n.Campaign() == nil { // otherwise it has become the leader
-				asked++
+				requested++
 			}
 		}
 	}
-	return asked
+	return requested
 }

@@ -20,15 +20,15 @@ import (
 //	jetstream/$SYS/_js_/_meta_/kaiku-group   the name of the group
 //	jetstream/$SYS/_js_/_meta_/kaiku-fresh   is there until the group has had a leader: nothing here is worth anything
 //
-// A node that has always been alone has no group; see carried for how it gets one.
+// A node that has always been alone has no group; see conversion for how it gets one.
 type folder string
 
-func (f folder) store() string   { return filepath.Join(string(f), "jetstream") }
-func (f folder) before() string  { return filepath.Join(string(f), "jetstream.before") }
-func (f folder) next() string    { return filepath.Join(string(f), "jetstream.next") }
-func (f folder) gone() string    { return filepath.Join(string(f), "jetstream.removed") }
-func (f folder) carry() string   { return filepath.Join(string(f), "carry.json") }
-func (f folder) streams() string { return filepath.Join(f.store(), "$G", "streams") }
+func (f folder) store() string          { return filepath.Join(string(f), "jetstream") }
+func (f folder) before() string         { return filepath.Join(string(f), "jetstream.before") }
+func (f folder) next() string           { return filepath.Join(string(f), "jetstream.next") }
+func (f folder) gone() string           { return filepath.Join(string(f), "jetstream.removed") }
+func (f folder) conversionFile() string { return filepath.Join(string(f), "carry.json") }
+func (f folder) streams() string        { return filepath.Join(f.store(), "$G", "streams") }
 
 // metaOf returns the folder of a store that has the Raft log of its group.
 func metaOf(store string) string { return filepath.Join(store, "$SYS", "_js_", "_meta_") }

@@ -139,13 +139,13 @@ func (f *Follower) Serve(ctx context.Context) error {
 // follow catches up, and then applies purges as they arrive, until an error.
 func (f *Follower) follow(ctx context.Context) error {
 	anew := f.Client.connected()
-	asked := time.Now()
+	queriedAt := time.Now()
 	last, first, err := f.Client.position(ctx)
 	if err != nil {
 		return err
 	}
 	f.proven.Store(nil)
-	if f.lacks(last, first) {
+	if f.hasGap(last, first) {
 		have := f.Applied()
 		if err := f.lose(last, have.Seq < first && have.Seq < last.Seq); err != nil {
 			return err
@@ -176,13 +176,13 @@ func (f *Follower) follow(ctx context.Context) error {
 	if !near && f.avoid != f.Client.conn.ConnectedServerName() {
 		work.Go(func() { f.approach(ctx, stream, first, nearer) })
 	}
-	return f.apply(ctx, answer{at: last, asked: asked}, from, anew, answers, nearer)
+	return f.apply(ctx, answer{at: last, queriedAt: queriedAt}, from, anew, answers, nearer)
 }
 
-// lacks reports whether the edge has applied, or may have applied, entries that the log doesn't
+// hasGap reports whether the edge has applied, or may have applied, entries that the log doesn't
 // have, or lacks entries that the log no longer has. The log ends at last, and first is the first
 // sequence that it has.
-func (f *Follower) lacks(last Position, first uint64) bool {
+func (f *Follower) hasGap(last Position, first uint64) bool {
 	have := f.Applied()
 	switch {
 	case have.Log != last.Log, have.Seq > last.Seq, have.Seq+1 < first && last.Seq > 0:
@@ -216,9 +216,9 @@ func (f *Follower) lose(now Position, trimmed bool) error {
 
 // answer is the end of the log at the time of the question.
 type answer struct {
-	at    Position
-	had   uint64 // the last sequence applied at that time
-	asked time.Time
+	at        Position
+	had       uint64 // the last sequence applied at that time
+	queriedAt time.Time
 	// received is the number of bytes received until then.
 	received uint64
 	err      error
@@ -236,7 +236,7 @@ func (f *Follower) pollEnd(ctx context.Context, answers chan<- answer) {
 			return
 		}
 		f.reportLoss(ctx)
-		a := answer{had: f.Applied().Seq, asked: time.Now(), received: f.Client.received.Load()}
+		a := answer{had: f.Applied().Seq, queriedAt: time.Now(), received: f.Client.received.Load()}
 		a.at, _, a.err = f.Client.positionWithBeat(ctx)
 		select {
 		case answers <- a:
@@ -265,7 +265,7 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 	defer func() { from.stop() }()
 	var due stall
 	for {
-		if err := f.touch(known.at, known.asked); err != nil {
+		if err := f.touch(known.at, known.queriedAt); err != nil {
 			return errors.Join(err, f.lose(known.at, false))
 		}
 		select {

@@ -78,7 +78,7 @@ func (c *Control) settle(ctx context.Context) error {
 		}
 	}
 	c.Log.Info("control plane: converts the log of purges to a group that other control nodes can join", "dir", c.Dir)
-	if err := c.beginCarry(ctx); err != nil {
+	if err := c.beginConversion(ctx); err != nil {
 		return fmt.Errorf("convert the log of purges: %w", err)
 	}
 	return nil
@@ -125,7 +125,7 @@ func (c *Control) look(ctx context.Context, log bool) []other {
 		work.Go(func() {
 			conn, err := nats.Connect(natsURL(addr), append(client.options(), nats.NoReconnect())...)
 			if err != nil {
-				return // it is down, or is carrying its log over
+				return // it is down, or is converting its log
 			}
 			defer conn.Close()
 			found[i] = other{node: conn.ConnectedServerName(), group: conn.ConnectedClusterName()}

@@ -40,15 +40,15 @@ const (
 	endEvery  = 50 * time.Millisecond
 	endEach   = 5 * time.Millisecond
 	endSeldom = 250 * time.Millisecond
-	// maxAsking bounds the nodes that wait for one read. A node has one question at a time.
-	maxAsking = maxGateConns
+	// maxQueries bounds the nodes that wait for one read. A node has one question at a time.
+	maxQueries = maxGateConns
 	// settlePoll is how often a copy checks whether it has applied all that is on its disk.
 	settlePoll = 2 * time.Millisecond
-	// askAgain is the first pause before all copies are asked again: those that lacked entries may
+	// retryAfter is the first pause before all copies are asked again: those that lacked entries may
 	// have them by then. The pause doubles each time.
-	askAgain = 50 * time.Millisecond
-	// maxAskedCopies bounds the unanswered questions for a node's copy.
-	maxAskedCopies = maxReplicas * 16
+	retryAfter = 50 * time.Millisecond
+	// maxQueriedCopies bounds the unanswered questions for a node's copy.
+	maxQueriedCopies = maxReplicas * 16
 )
 
 // logEnd is the end of the log, confirmed by a majority of its copies.
@@ -70,10 +70,10 @@ type copyState struct {
 	logEnd
 }
 
-// askEnd asks for the end of the log on a connection. q is an addition to the question; may be nil.
+// queryEnd asks for the end of the log on a connection. q is an addition to the question; may be nil.
 // It fails with nats.ErrNoResponders if the control nodes run an earlier version, or are starting
 // or stopping.
-func askEnd(ctx context.Context, conn *nats.Conn, q *endQuestion) (logEnd, error) {
+func queryEnd(ctx context.Context, conn *nats.Conn, q *endQuestion) (logEnd, error) {
 	var b []byte
 	if q != nil {
 		var err error
@@ -147,12 +147,12 @@ func isMajority(copies []copyState) bool {
 type logReader struct {
 	control *Control
 	conn    *nats.Conn
-	asking  chan *nats.Msg
+	queries chan *nats.Msg
 	logged  string // the last warning about copies that differ; serveEnds's own
 }
 
 func (c *Control) newLogReader() (*logReader, error) {
-	r := &logReader{control: c, asking: make(chan *nats.Msg, maxAsking)}
+	r := &logReader{control: c, queries: make(chan *nats.Msg, maxQueries)}
 	var err error
 	if r.conn, _, err = inside(c.nats(), userFleet, c.secret); err != nil {
 		return nil, err
@@ -163,12 +163,12 @@ func (c *Control) newLogReader() (*logReader, error) {
 // serve answers until ctx ends.
 func (r *logReader) serve(ctx context.Context) error {
 	defer r.conn.Close()
-	copies := make(chan *nats.Msg, maxAskedCopies)
+	copies := make(chan *nats.Msg, maxQueriedCopies)
 	if _, err := r.conn.ChanSubscribe(copySubject, copies); err != nil {
 		return fmt.Errorf("answer queries about the purge log: %w", err)
 	}
 	// NATS prefers the control node that the asking node is connected to.
-	if _, err := r.conn.ChanQueueSubscribe(endSubject, "control", r.asking); err != nil {
+	if _, err := r.conn.ChanQueueSubscribe(endSubject, "control", r.queries); err != nil {
 		return fmt.Errorf("answer queries about the purge log: %w", err)
 	}
 	done := make(chan struct{})
@@ -182,12 +182,12 @@ func (r *logReader) serve(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case m := <-copies:
-			asked := drain(m, copies)
+			queries := drain(m, copies)
 			state, err := r.control.copyState(ctx)
 			if err != nil {
 				continue // the copy counts as missing
 			}
-			for _, m := range asked {
+			for _, m := range queries {
 				r.answer(m, state)
 			}
 		}
@@ -208,7 +208,7 @@ func (r *logReader) serveEnds(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
-		var asked []*nats.Msg
+		var queries []*nats.Msg
 		select {
 		case <-ctx.Done():
 			return
@@ -217,15 +217,15 @@ func (r *logReader) serveEnds(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case m := <-r.asking:
-			asked = drain(m, r.asking)
+		case m := <-r.queries:
+			queries = drain(m, r.queries)
 		}
-		pause.Reset(min(endEvery+time.Duration(len(asked)-1)*endEach, endSeldom))
+		pause.Reset(min(endEvery+time.Duration(len(queries)-1)*endEach, endSeldom))
 		end, err := r.read(ctx)
 		if err != nil {
 			end.Error = err.Error()
 		}
-		for _, m := range asked {
+		for _, m := range queries {
 			var q endQuestion
 			end.Taken = len(m.Data) > 0 && json.Unmarshal(m.Data, &q) == nil && q.Taken // set by the gate
 			r.answer(m, end)
@@ -255,7 +255,7 @@ func (r *logReader) read(ctx context.Context) (logEnd, error) {
 	defer func() { _ = sub.Unsubscribe() }()
 	var first, last []copyState
 	why := errors.New("no copy of the purge log answers")
-	for wait := askAgain; ctx.Err() == nil; wait *= 2 {
+	for wait := retryAfter; ctx.Err() == nil; wait *= 2 {
 		if err := r.conn.PublishRequest(copySubject, inbox, nil); err != nil {
 			return logEnd{}, fmt.Errorf("read the purge log: %w", err)
 		}
@@ -403,7 +403,7 @@ func (c *Control) raftGroup(name string) (*server.RaftzGroup, error) {
 }
 
 // logID returns the identity of a log: the time of its creation. A log that replaces another one
-// has a different identity, and a log that is carried over keeps its own.
+// has a different identity, and a log that is converted keeps its own.
 func logID(metadata map[string]string, created time.Time) uint64 {
 	if n, err := strconv.ParseUint(metadata[logMetadata], 10, 64); err == nil {
 		return n

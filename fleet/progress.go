@@ -23,10 +23,10 @@ func (r *Registry) Progress(ctx context.Context, seq uint64) []Progress {
 // logEnd returns the end of the log as it was at since or later. All callers that wait for purges
 // share one question a second: there may be many, and each change of a lease wakes all of them.
 func (r *Registry) logEnd(ctx context.Context, since time.Time) (Position, error) {
-	r.asking.Lock()
-	defer r.asking.Unlock()
-	if r.asked.Before(since) || time.Since(r.asked) > time.Second {
-		r.asked = time.Now()
+	r.querying.Lock()
+	defer r.querying.Unlock()
+	if r.queriedAt.Before(since) || time.Since(r.queriedAt) > time.Second {
+		r.queriedAt = time.Now()
 		r.end, _, r.endErr = r.Client.position(ctx)
 	}
 	return r.end, r.endErr
@@ -77,14 +77,14 @@ func (r *Registry) listen() (news <-chan struct{}, stop func()) {
 	defer r.mu.Unlock()
 	r.watchers = append(r.watchers, w)
 	if len(r.watchers) == 1 && r.OnDemand {
-		r.demand.begin(r)
+		r.view.startPolling(r)
 	}
 	return w, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.watchers = slices.DeleteFunc(r.watchers, func(other chan struct{}) bool { return other == w })
 		if len(r.watchers) == 0 && r.OnDemand {
-			r.demand.end()
+			r.view.stopPolling()
 		}
 	}
 }

@@ -61,18 +61,18 @@ type Registry struct {
 	// its last sign of life; 0 means a minute.
 	MaxDisconnected time.Duration
 
-	process  string      // of this process
-	revision uint64      // of the lease that was written last; 0 means unknown
-	own      []time.Time // Lease.Renewed of the leases that were written
-	twin     twin
-	refused  atomic.Bool
+	process     string      // of this process
+	revision    uint64      // of the lease that was written last; 0 means unknown
+	ownRenewals []time.Time // Lease.Renewed of the leases that were written
+	duplicate   duplicate
+	refused     atomic.Bool
 
 	// OnDemand is for nodes that rarely need the leases of others, such as edges. They ask the
 	// control plane when they need them, or wait for a change. Other nodes get each renewal of each
 	// lease.
 	OnDemand bool
 
-	demand    demand
+	view      rosterView
 	selfMu    sync.Mutex // held while Self is called
 	beatState beatState
 	mu        sync.Mutex
@@ -85,10 +85,10 @@ type Registry struct {
 	watches   uint64        // number of watches so far
 	catching  bool          // the present entries of the watch are still arriving
 
-	asking sync.Mutex // held during a question for the end of the log; guards the fields below
-	asked  time.Time
-	end    Position
-	endErr error
+	querying  sync.Mutex // held during a query for the end of the log; guards the fields below
+	queriedAt time.Time
+	end       Position
+	endErr    error
 }
 
 // frozen is the maximum age of a lease that counts as live when the registry is in touch again.
@@ -385,10 +385,10 @@ func (r *Registry) takeDrain(e jetstream.KeyValueEntry) {
 }
 
 // Nodes returns the leases of all nodes, by name. While the control plane can't be reached, nodes
-// that were live stay live. With OnDemand, the call may take askTime.
+// that were live stay live. With OnDemand, the call may take queryTimeout.
 func (r *Registry) Nodes() []Lease {
 	if r.queriesRoster() {
-		return r.demanded()
+		return r.rosterLeases()
 	}
 	return r.watched()
 }
@@ -421,7 +421,7 @@ func (r *Registry) watched() []Lease {
 func (r *Registry) Draining(node string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.drains[node] || r.demand.leases[node].Draining
+	return r.drains[node] || r.view.leases[node].Draining
 }
 
 // Drain sets or removes the drain mark of a node, durably.

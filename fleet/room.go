@@ -69,7 +69,7 @@ type fullError struct{}
 
 // Error implements error.
 func (fullError) Error() string {
-	return "the control plane can't store anything, because the disks of its nodes are full: free some space"
+	return "the control plane can't store anything, because the disks of its nodes are full"
 }
 
 // Is makes errors.Is match it with ErrUnavailable.

@@ -93,7 +93,7 @@ func TestFullDisk(t *testing.T) {
 	acked := map[uint64]int{appendPurge(t, c, 0): 0}
 	filler := fill(t, dir)
 	if _, err := c.Append(t.Context(), "full", "", 1); !errors.Is(err, ErrFull) || !errors.Is(err, ErrUnavailable) ||
-		!strings.Contains(err.Error(), "c1 has 0 MiB left") {
+		!strings.Contains(err.Error(), "c1 has 0 MiB free") {
 		t.Errorf("with a full disk: %v", err)
 	}
 	if err := c.Drain(t.Context(), "hel1", true); !errors.Is(err, ErrFull) {

@@ -71,7 +71,7 @@ type roster struct {
 	id      string
 	table   *Registry // filled by follow
 	beats   *beats    // the beats that this control node receives
-	asking  chan *nats.Msg
+	queries chan *nats.Msg
 
 	version uint64
 	from    uint64 // the oldest version since which changes are known
@@ -89,7 +89,7 @@ type heldQuestion struct {
 }
 
 func (c *Control) newRoster() (*roster, error) {
-	r := &roster{control: c, id: rand.Text(), table: &Registry{}, asking: make(chan *nats.Msg, maxAsking),
+	r := &roster{control: c, id: rand.Text(), table: &Registry{}, queries: make(chan *nats.Msg, maxQueries),
 		entries: map[string]rosterEntry{}, gone: map[string]uint64{}}
 	var err error
 	r.beats = newBeats(c, r.table)
@@ -111,7 +111,7 @@ func (r *roster) serve(ctx context.Context) error {
 	defer cancel()
 	defer r.control.beats.Store(nil)
 	// NATS prefers the control node that the asking node is connected to.
-	if _, err := r.conn.ChanQueueSubscribe(rosterSubject, "control", r.asking); err != nil {
+	if _, err := r.conn.ChanQueueSubscribe(rosterSubject, "control", r.queries); err != nil {
 		return fmt.Errorf("answer queries about the registry: %w", err)
 	}
 	tick := time.NewTicker(rosterTick)
@@ -120,7 +120,7 @@ func (r *roster) serve(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case m := <-r.asking:
+		case m := <-r.queries:
 			r.update()
 			r.handle(m)
 			continue
@@ -261,7 +261,7 @@ func (r *roster) handle(m *nats.Msg) {
 	if len(m.Data) > 0 && json.Unmarshal(m.Data, &q.rosterQuestion) != nil {
 		q.rosterQuestion = rosterQuestion{}
 	}
-	if q.Hold && r.knows(q.rosterQuestion) && q.Since == r.version && len(r.held) < maxAsking {
+	if q.Hold && r.knows(q.rosterQuestion) && q.Since == r.version && len(r.held) < maxQueries {
 		r.held = append(r.held, q)
 		return
 	}

@@ -122,7 +122,7 @@ func TestRosterChanges(t *testing.T) {
 	check := func() {
 		t.Helper()
 		r.update()
-		b, err := r.encode(rosterQuestion{Roster: told.demand.roster, Since: told.demand.since})
+		b, err := r.encode(rosterQuestion{Roster: told.view.roster, Since: told.view.since})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +135,7 @@ func TestRosterChanges(t *testing.T) {
 		for _, l := range r.table.Nodes() {
 			want = append(want, fmt.Sprint(l.Node, l.Load, l.Live, l.Draining))
 		}
-		for _, l := range told.demand.leases {
+		for _, l := range told.view.leases {
 			got = append(got, fmt.Sprint(l.Node, l.Load, l.Live, l.Draining))
 		}
 		slices.Sort(got)

@@ -59,7 +59,7 @@ func TestStalledFeed(t *testing.T) {
 			defer cancel()
 			done := make(chan error)
 			go func() {
-				done <- f.apply(ctx, answer{at: Position{Log: 1}, asked: time.Now()}, from, nil, answers, nil)
+				done <- f.apply(ctx, answer{at: Position{Log: 1}, queriedAt: time.Now()}, from, nil, answers, nil)
 			}()
 			for n := range 30 {
 				time.Sleep(time.Second)
@@ -78,12 +78,12 @@ func TestStalledFeed(t *testing.T) {
 	end := Position{Log: 1, Seq: 1}
 	if err := follow(func(c *Client, _ int) answer {
 		c.received.Add(1000) // answers
-		return answer{at: end, asked: time.Now()}
+		return answer{at: end, queriedAt: time.Now()}
 	}); err == nil || !strings.Contains(err.Error(), "due") {
 		t.Errorf("nothing comes: %v", err)
 	}
 	if err := follow(func(c *Client, _ int) answer {
-		a := answer{at: end, asked: time.Now().Add(-time.Second), received: c.received.Load()}
+		a := answer{at: end, queriedAt: time.Now().Add(-time.Second), received: c.received.Load()}
 		c.received.Add(32 << 10)
 		return a
 	}); err != nil {
@@ -91,7 +91,7 @@ func TestStalledFeed(t *testing.T) {
 	}
 	late := func(bytes uint64) error {
 		return follow(func(c *Client, _ int) answer {
-			a := answer{asked: time.Now().Add(-callTimeout), received: c.received.Load(), err: context.DeadlineExceeded}
+			a := answer{queriedAt: time.Now().Add(-callTimeout), received: c.received.Load(), err: context.DeadlineExceeded}
 			c.received.Add(bytes)
 			return a
 		})

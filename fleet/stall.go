@@ -53,7 +53,7 @@ func (f *Follower) waits(s *stall, a answer) bool {
 		return false
 	}
 	bytes, now := f.Client.received.Load(), time.Now()
-	since := now.Sub(a.asked)
+	since := now.Sub(a.queriedAt)
 	late := float64(bytes-a.received) >= since.Seconds()*stallBytes
 	if late {
 		*s = stall{f.Applied().Seq, bytes, now, s.since}

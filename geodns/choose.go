@@ -12,11 +12,11 @@ import (
 
 // option is a node that may be chosen, with its current state.
 type option struct {
-	place  Place
-	group  int // group number from groupsOf; nodes at one place have the same
-	weight float64
-	id     uint64 // hash of the node's name
-	lacks  bool   // the node has no address of the family in question
+	place     Place
+	group     int // group number from groupsOf; nodes at one place have the same
+	weight    float64
+	id        uint64 // hash of the node's name
+	noAddress bool   // the node has no address of the family in question
 	state
 }
 
@@ -77,7 +77,7 @@ func choose(
 		if at != nil {
 			r.distance = at.Distance(nodes[i].place)
 		}
-		if nodes[i].lacks {
+		if nodes[i].noAddress {
 			lacking = min(lacking, r.distance)
 			continue
 		}

@@ -124,9 +124,9 @@ func TestChooseWithoutTheFamily(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		at       *Place
-		lacks    []float64 // distances in km from Helsinki
+		without  []float64 // distances in km from Helsinki
 		has      []float64
-		down     string // which of lacks and has are down
+		down     string // which of without and has are down
 		answers  int
 		want     string
 		standing standing
@@ -139,20 +139,20 @@ func TestChooseWithoutTheFamily(t *testing.T) {
 		{"two without", &helsinki, []float64{3000, 0}, []float64{1500, 4500}, "", 2, "[]", good},
 		{"of no known place", nil, []float64{0}, []float64{1200, 6000}, "", 2, "[1200 6000]", good},
 		{"those with it are down", &helsinki, []float64{0}, []float64{10}, "has", 1, "[]", good},
-		{"the one without is down", &helsinki, []float64{0}, []float64{6000}, "lacks", 1, "[6000]", good},
-		{"all are down", &helsinki, []float64{0}, []float64{10, 6000}, "has lacks", 1, "[10]", down},
+		{"the one without is down", &helsinki, []float64{0}, []float64{6000}, "without", 1, "[6000]", good},
+		{"all are down", &helsinki, []float64{0}, []float64{10, 6000}, "has without", 1, "[10]", down},
 	} {
 		var nodes []option
 		var km []float64
-		for _, k := range c.lacks {
+		for _, k := range c.without {
 			nodes, km = append(nodes, at(len(nodes), near(k))), append(km, k)
-			nodes[len(nodes)-1].lacks = true
+			nodes[len(nodes)-1].noAddress = true
 		}
 		for _, k := range c.has {
 			nodes, km = append(nodes, at(len(nodes), near(k))), append(km, k)
 		}
 		for i := range nodes {
-			if nodes[i].lacks && strings.Contains(c.down, "lacks") || !nodes[i].lacks &&
+			if nodes[i].noAddress && strings.Contains(c.down, "without") || !nodes[i].noAddress &&
 				strings.Contains(c.down, "has") {
 				nodes[i].standing = down
 			}

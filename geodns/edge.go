@@ -80,7 +80,7 @@ func (c *candidate) now(o *option) {
 	switch {
 	case c.set == nil || o.standing == down || !c.set.isDead():
 	case c.set.full.rrtype == dns.TypeAAAA:
-		o.lacks = true
+		o.noAddress = true
 	default:
 		o.standing = down
 	}
@@ -113,7 +113,7 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 			e.add(dns.TypeA, &candidate{node: states[node.Name], set: four}, o)
 		}
 		aaaaOption := o
-		aaaaOption.lacks = six == nil
+		aaaaOption.noAddress = six == nil
 		e.add(dns.TypeAAAA, &candidate{node: states[node.Name], set: six}, aaaaOption)
 		if len(node.ALPN) > 0 {
 			e.add(dns.TypeHTTPS,
@@ -121,7 +121,7 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 		}
 	}
 	if f := e.families[dns.TypeAAAA]; f != nil &&
-		!slices.ContainsFunc(f.fixed, func(o option) bool { return !o.lacks }) {
+		!slices.ContainsFunc(f.fixed, func(o option) bool { return !o.noAddress }) {
 		delete(e.families, dns.TypeAAAA)
 	}
 	return e
@@ -134,18 +134,18 @@ func (f *family) partial() bool {
 		return false
 	}
 	for i := range f.candidates {
-		if f.lacks(i) {
+		if f.isUnreachable(i) {
 			return true
 		}
 	}
 	return false
 }
 
-// lacks reports whether candidate i has no address of the family, or none that answers.
-func (f *family) lacks(i int) bool {
+// isUnreachable reports whether candidate i has no address of the family, or none that answers.
+func (f *family) isUnreachable(i int) bool {
 	o := f.fixed[i]
 	f.candidates[i].now(&o)
-	return o.lacks
+	return o.noAddress
 }
 
 // add adds a candidate to the family of rrtype.
@@ -260,7 +260,7 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 		}
 		if o.standing == best {
 			count++
-			lacking = lacking || o.lacks
+			lacking = lacking || o.noAddress
 		}
 	}
 	if count <= e.answers && !lacking { // every client gets the same nodes in the same order

@@ -200,7 +200,7 @@ func (e *edge) explainIPv6(at *Place, answered map[*nodeState]bool) string {
 	for i, c := range f.candidates {
 		standing := c.node.now().standing
 		best = min(best, standing)
-		if !f.lacks(i) {
+		if !f.isUnreachable(i) {
 			bestIPv6 = min(bestIPv6, standing)
 		}
 	}
@@ -210,10 +210,10 @@ func (e *edge) explainIPv6(at *Place, answered map[*nodeState]bool) string {
 	if at == nil {
 		return "some edges have no IPv6, and the client's place is unknown"
 	}
-	nearest := func(lacks bool) (name string, away float64) {
+	nearest := func(unreachable bool) (name string, away float64) {
 		away = math.Inf(1)
 		for i, c := range f.candidates {
-			if d := at.Distance(f.fixed[i].place); f.lacks(i) == lacks && c.node.now().standing == best && d < away {
+			if d := at.Distance(f.fixed[i].place); f.isUnreachable(i) == unreachable && c.node.now().standing == best && d < away {
 				name, away = c.node.name, d
 			}
 		}

@@ -203,7 +203,7 @@ func TestListenInUse(t *testing.T) {
 		err := (&Server{Addr: addr}).Listen(t.Context())
 		if err == nil || !strings.Contains(err.Error(), addr) ||
 			!strings.Contains(err.Error(), "address already in use") ||
-			!strings.Contains(err.Error(), "stop it, or listen on another address") {
+			!strings.Contains(err.Error(), "stop that program, or listen on another address") {
 			t.Errorf("error is %v", err)
 		}
 	}

@@ -108,7 +108,7 @@ func tlsHints(t *testing.T) []failureHint {
 			[]string{"is for origin.test, *.pages.test, not for www.test", "origin.servers", "origin.sni"}},
 		{"certificate for another name than host", "https://origin.test", secure,
 			&Pool{TLS: &tls.Config{RootCAs: roots}, Host: "www.test"}, []string{"not for www.test",
-				"origin.host names another", "origin.sni"}},
+				"origin.host is another name", "origin.sni"}},
 		{"certificate for another name than sni", "https://origin.test", secure,
 			&Pool{TLS: &tls.Config{RootCAs: roots}, SNI: "www.test"}, []string{"not for www.test",
 				"correct origin.sni"}},
@@ -139,7 +139,7 @@ func tlsHints(t *testing.T) []failureHint {
 			[]string{"speaks TLS", "https://"}},
 		{"certificate for another name than --host", "https://origin.test", secure,
 			&Pool{Flags: true, TLS: &tls.Config{RootCAs: roots}, Host: "www.test"},
-			[]string{"--host names another", "origin.sni of a fleet file"}},
+			[]string{"--host is another name", "origin.sni of a fleet file"}},
 	}
 }
 
@@ -174,7 +174,7 @@ func connectionHints(t *testing.T) []failureHint {
 		{"closed", "http://origin.test", newRawServer(t, func(net.Conn) {}), &Pool{},
 			[]string{"closed the connection without a response"}},
 		{"a server error", "http://origin.test", failing.Listener.Addr().String(), &Pool{},
-			[]string{"itself sends this answer"}},
+			[]string{"itself sends this response"}},
 	}
 }
 
@@ -230,7 +230,8 @@ func TestErrorTextIsBounded(t *testing.T) {
 
 // The errors of a pool are described too: the queue timed out, or no server takes connections.
 func TestFailureOfPool(t *testing.T) {
-	if f := FailureOf(fmt.Errorf("%w: 5 requests are already queued", ErrBusy), time.Now()); f.Reason != "origin-busy" ||
+	if f := FailureOf(fmt.Errorf("%w: 5 requests are already queued", ErrBusy),
+		time.Now()); f.Reason != "origin-busy" ||
 		!strings.Contains(f.Hint, "origin.max_requests") {
 		t.Errorf("busy: %+v", f)
 	}

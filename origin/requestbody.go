@@ -154,7 +154,8 @@ func (s *requestBody) Read(b []byte) (int, error) {
 	case s.declared >= 0 && s.read > s.declared:
 		err = fmt.Errorf("the body is longer than its Content-Length of %d", s.declared)
 	case err == io.EOF && s.read < s.declared:
-		err = fmt.Errorf("%w: the body has %d bytes, but its Content-Length is %d", io.ErrUnexpectedEOF, s.read, s.declared)
+		err = fmt.Errorf("%w: the body has %d bytes, but its Content-Length is %d", io.ErrUnexpectedEOF, s.read,
+			s.declared)
 	}
 	switch {
 	case err == nil:

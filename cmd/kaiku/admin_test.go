@@ -120,7 +120,8 @@ func TestAdminOverSSH(t *testing.T) {
 			"purge: node c1: 404 Not Found: no site has the host other.example: the hosts are www.example.com"},
 		{"drain nosuch", nil, `has no node "nosuch": it has down, dumb, c1, hel1, nyc1`},
 		{"drain hel1", []string{"hel1: drain done"}, ""},
-		{"status", []string{"3 of 4 nodes ready", "down: it is offline: it sends no reports to the control plane, and can't be queried: ",
+		{"status", []string{"3 of 4 nodes ready",
+			"down: it is offline: it sends no reports to the control plane, and can't be queried: ",
 			"connection refused", "hel1: it is drained: name servers send it no clients until you run kaiku undrain hel1", "\nhel1 ", "draining", "\nedge ",
 			"\nhel1 ", "\nnyc1 ", "\nall "}, ""},
 		{"status --node nyc1", []string{"\nnyc1 ", "\nedge ", "\nnyc1 ", "\norigin "}, ""},
@@ -130,7 +131,8 @@ func TestAdminOverSSH(t *testing.T) {
 		{"warm --node nyc1 http://www.example.com/b", []string{"nyc1: requested 1, stored 1"}, ""},
 		{"explain http http://www.example.com/b --node nyc1", []string{"edge nyc1:", "http://www.example.com/b"}, ""},
 		{"explain http http://www.example.com/b", []string{"edge hel1:", "not stored"}, ""},
-		{"explain http http://www.example.com/b --node c1", nil, "c1 is not an edge: give one of down, dumb, hel1, nyc1"},
+		{"explain http http://www.example.com/b --node c1", nil,
+			"c1 is not an edge: give one of down, dumb, hel1, nyc1"},
 		{"explain http http://www.example.com/b --node nosuch", nil,
 			`has no node "nosuch": it has down, dumb, c1, hel1, nyc1`},
 		{"status --node down", nil, "status: node down: "},
@@ -247,7 +249,7 @@ func TestAdminOnNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := f.runOn(t, etc, "status"); err == nil ||
-		!strings.Contains(err.Error(), "Write KAIKU_NODE=NAME into "+filepath.Join(etc, "node")) {
+		!strings.Contains(err.Error(), "write KAIKU_NODE=NAME into "+filepath.Join(etc, "node")) {
 		t.Errorf("addresses of no node: %v", err)
 	}
 }

@@ -90,7 +90,7 @@ func TestDeployAsksForSites(t *testing.T) {
 	}
 	away.Close()
 	if a := sitesOf(t, config)["away"]; a.Well() || a.Status != 200 || a.Cache != "hit" ||
-		!strings.HasPrefix(a.Error, "what it has stored is served, but a request that has to go to the origin") ||
+		!strings.HasPrefix(a.Error, "it serves cached responses, but a request to the origin") ||
 		!strings.Contains(a.Error, "connection refused") {
 		t.Errorf("an origin that is gone: %+v", a)
 	}

@@ -114,7 +114,8 @@ func signedZones(fleetFile, name string) ([]*signedZone, error) {
 	}
 	switch {
 	case len(out) == 0 && name != "":
-		return nil, fmt.Errorf("there is no zone %s in %s: the zones are %s", name, fleetFile, strings.Join(known, ", "))
+		return nil, fmt.Errorf("there is no zone %s in %s: the zones are %s", name, fleetFile,
+			strings.Join(known, ", "))
 	case len(out) == 0:
 		return nil, fmt.Errorf("no zone of %s is signed: see kaiku dnssec keygen", fleetFile)
 	}

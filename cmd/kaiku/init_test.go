@@ -128,11 +128,11 @@ func TestInitRefuses(t *testing.T) {
 		{append(rest, "--node", "hel1=203.0.113.10@60.17"),
 			`node hel1: "60.17" is neither LATITUDE,LONGITUDE nor a known city`},
 		{append(rest, "--node", "hel1=203.0.113.10"),
-			"node hel1: where is it? Its address tells no country; want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki"},
+			"node hel1: give its place, because the country of its address is unknown: want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki"},
 		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--node", "hel1=203.0.113.11@1,2"),
 			"the name hel1 is already taken: give this node another name"},
 		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--node", "nyc1=198.51.100.1,203.0.113.10@1,2"),
-			"203.0.113.10 is the address of node hel1 already"},
+			"203.0.113.10 is already the address of node hel1"},
 		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--email", "ops"), `"ops" is not an e-mail address`},
 		{rest, `no answer to the question "a machine as NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or @Helsinki (an empty line ends)": give the value by a flag, see kaiku init --help`},
 	} {
@@ -173,9 +173,9 @@ func TestInitAsksAgain(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, told := range []string{`"www.example.com" is a host`, `origin: "" is not an origin`,
-		`origin: "ftp://x.example" is not an origin`, "origin: example.com will lead to the edges",
+		`origin: "ftp://x.example" is not an origin`, "origin: the name example.com will lead to the edges",
 		"a fleet has at least one machine",
-		`node "hel1": want`, "there is a node hel1 already", "203.0.113.10 is the address of node hel1 already",
+		`node "hel1": want`, "the name hel1 is already taken", "203.0.113.10 is already the address of node hel1",
 		`"ops" is not an e-mail address`} {
 		if strings.Count(out, "  "+told) != 1 {
 			t.Errorf("%q is not told once:\n%s", told, out)

@@ -68,7 +68,8 @@ func parseFirstNode(text string) (firstNode, error) {
 	}
 	for _, a := range n.Addresses {
 		if country, people, ok := geodns.Country(a); ok {
-			n.Guessed, n.Place, n.Where = true, config.Location{people.Lat, people.Lon}, "the centre of population of "+country+
+			n.Guessed, n.Place, n.Where = true, config.Location{people.Lat, people.Lon}, "the centre of population of "+
+				country+
 				", guessed from its address"
 			return n, nil
 		}

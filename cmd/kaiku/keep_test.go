@@ -178,7 +178,7 @@ func TestStartWithoutCopies(t *testing.T) {
 	k.write("zones/a.zone", "no zone")
 	stop := k.start(false)
 	k.wants("damaged", map[string]string{"www.a.example": "", "www.b.example": "192.0.2.2"},
-		"zone a.example is not answered")
+		"zone a.example is not served")
 	k.zone("a", "www A 192.0.2.6\n")
 	k.wants("repaired", map[string]string{"www.a.example": "192.0.2.6"})
 	testwait.Until(t, "the copy is replaced", func() bool {

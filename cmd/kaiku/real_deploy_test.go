@@ -145,7 +145,7 @@ func (d *upgrades) wrongOrigin(t *testing.T) {
 	}
 	r := d.deploy(t, d.two)
 	r.want(t, 1, d.two, "put back", "untouched", "untouched")
-	for _, want := range []string{"site www: GET http://www.example.com/ answers ", "http://10.77.0.1:8001 fails",
+	for _, want := range []string{"site www: GET http://www.example.com/ gets ", "http://10.77.0.1:8001 fails",
 		"nothing listens on 10.77.0.1:8001", "before this deploy it was well"} {
 		if !strings.Contains(r.stderr, want) {
 			t.Errorf("it does not say %q:\n%s", want, r.stderr)

@@ -72,7 +72,8 @@ func (r *rotation) run(ctx context.Context) error {
 	for ; ; todo = true {
 		if todo {
 			r.say("step %d of %d: nodes will %s", s.step, len(r.stages),
-				[...]string{"accept the new secret too", "use the new secret", "refuse the old secret"}[r.stages[s.step-1]])
+				[...]string{"accept the new secret too", "use the new secret",
+					"refuse the old secret"}[r.stages[s.step-1]])
 			if err := errors.Join(r.deploy(ctx), ctx.Err()); err != nil {
 				return r.stopped(err)
 			}
@@ -128,7 +129,8 @@ func (r *rotation) next(s *rotated) error {
 
 // stopped adds to an error how to continue the rotation.
 func (r *rotation) stopped(err error) error {
-	return fmt.Errorf("%w\nthe rotation is not finished, but all nodes still accept each other: to continue, run %s", err,
+	return fmt.Errorf("%w\nthe rotation is not finished, but all nodes still accept each other: to continue, run %s",
+		err,
 		r.again)
 }
 

@@ -88,7 +88,7 @@ func (s *Cache) UnderWay() UnderWay {
 
 // Forget drops all state by key, as after a start. Stored objects stay.
 func (s *Cache) Forget() {
-	for _, known := range []*ttlset.Set{&s.objects.pass, &s.objects.erred, &s.objects.slow, &s.objects.noRange,
+	for _, known := range []*ttlset.Set{&s.objects.pass, &s.objects.failing, &s.objects.slow, &s.objects.noRange,
 		&s.objects.changed, &s.toldFailures} {
 		known.Reset()
 	}

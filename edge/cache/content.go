@@ -207,8 +207,8 @@ func (c *fragmentContent) without(fragments []httpcache.Fragment) []httpcache.Fr
 	return slices.DeleteFunc(slices.Clone(fragments), func(f httpcache.Fragment) bool { return c.gone[f.Key] })
 }
 
-// lacks looks up the stored fragments again, and reports whether the byte at this place is missing.
-func (c *fragmentContent) lacks(at int64) bool {
+// isMissing looks up the stored fragments again, and reports whether the byte at this place is missing.
+func (c *fragmentContent) isMissing(at int64) bool {
 	o := c.server.Store.Get(string(c.key))
 	if o == nil || isVariants(o.Data()) {
 		return true
@@ -268,7 +268,7 @@ func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone
 	err error) {
 	s, x := c.server, c.x
 	x.counts = true
-	if !c.lacks(p.Start) {
+	if !c.isMissing(p.Start) {
 		return nil, false, errStored
 	}
 	slice := s.sliceFor(x, c.fragments, p.Range, c.size)
@@ -281,7 +281,7 @@ func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone
 	} else {
 		f, leads = s.flights.joinSlice(key, p.Start, slice, header, x.likelyTags(nil))
 	}
-	if leads && (f.hold == nil || !c.lacks(p.Start)) { // it landed meanwhile
+	if leads && (f.hold == nil || !c.isMissing(p.Start)) { // it landed meanwhile
 		s.flights.drop(f)
 		s.leave(x, f)
 		return f, leads, errStored

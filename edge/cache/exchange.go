@@ -43,10 +43,12 @@ type exchange struct {
 	// leader's request.
 	failedAlong bool
 	// counts means that the bytes sent count for the object in readers. accounted is how many were
-	// counted already. asAsked means that the origin sent just these bytes.
+	// counted already. passed means that the request was passed through, so the origin sent just
+	// these
+	// bytes.
 	counts    bool
 	accounted int64
-	asAsked   bool
+	passed    bool
 	// held are flights that the request has met and will join.
 	held []*flight
 	// serveStaleAfter is how long the request waits for the origin to confirm the stored response,

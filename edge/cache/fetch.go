@@ -144,18 +144,18 @@ type received struct {
 // landed.
 func (s *Cache) fly(f *flight, t *fetch) error {
 	validating := t.stored != nil && !t.part && t.stored.SetValidators(t.request.Header)
-	asked := time.Now()
+	requestTime := time.Now()
 	resp, covered, err := s.fetch(t.site, t.request, t.options, t.stage)
 	if err != nil {
 		return err
 	}
 	s.fetchAnswered(t.site, t.meta.uri, resp.StatusCode)
-	r := &received{resp, s.receive(resp, asked, time.Now()), covered, validating}
-	erred := ""
+	r := &received{resp, s.receive(resp, requestTime, time.Now()), covered, validating}
+	failure := ""
 	if r.StatusCode >= 500 && !(t.stored != nil && t.staleIfError) { // otherwise the stored response is served
-		erred = "an error"
+		failure = "an error"
 	}
-	s.objects.erred.Put(string(t.meta.uri), erred, r.answer.ResponseTime)
+	s.objects.failing.Put(string(t.meta.uri), failure, r.answer.ResponseTime)
 	f.change(func() { f.fwdStatus, f.covered = r.StatusCode, covered })
 	if landed, err := s.landWithoutObject(f, t, r); landed {
 		return err

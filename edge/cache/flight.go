@@ -316,13 +316,13 @@ func (f *flight) failure() error {
 
 // receive makes a response of the origin ready to be stored and passed on (RFC 9111, 3.1). It adds
 // Via, and Date if that is missing (RFC 9110, 6.6.1).
-func (s *Cache) receive(resp *http.Response, asked, answered time.Time) *httpcache.Stored {
+func (s *Cache) receive(resp *http.Response, requestTime, responseTime time.Time) *httpcache.Stored {
 	h := resp.Header
 	s.via(h, resp.ProtoMajor, resp.ProtoMinor)
 	if len(h["Date"]) == 0 {
-		h.Set("Date", answered.UTC().Format(http.TimeFormat))
+		h.Set("Date", responseTime.UTC().Format(http.TimeFormat))
 	}
-	answer := &httpcache.Stored{Status: resp.StatusCode, Header: h, RequestTime: asked, ResponseTime: answered}
+	answer := &httpcache.Stored{Status: resp.StatusCode, Header: h, RequestTime: requestTime, ResponseTime: responseTime}
 	answer.VaryByCoding()
 	return answer
 }

@@ -157,8 +157,8 @@ func (fs *flights) pays(f *flight) bool {
 	if f.phase != streaming || f.length < 0 {
 		return false
 	}
-	lacks := f.length - f.size
-	return f.size >= lacks || f.reads != "" && (lacks <= Block || fs.readers.get(f.reads).earned() >= 0)
+	missing := f.length - f.size
+	return f.size >= missing || f.reads != "" && (missing <= Block || fs.readers.get(f.reads).earned() >= 0)
 }
 
 // drop ends a flight before it has begun. Its followers look up again.

@@ -21,7 +21,7 @@ type following struct {
 	forward string             // why the request is not a hit
 	header  storage.Header     // of the object that the flight makes
 	passes  bool               // the last response of the key could not be stored
-	manner  manner
+	mode    fetchMode
 
 	f     *flight
 	leads bool
@@ -48,7 +48,7 @@ func (s *Cache) follow(x *exchange, stored *entry, d httpcache.Decision, objectK
 		stage = x.site.Origin.Stage(string(x.key), x.stage)
 	}
 	if !s.join(j, objectKey, stage) {
-		x.asAsked = true
+		x.passed = true
 		s.pass(x, forward)
 		return true
 	}
@@ -73,12 +73,12 @@ func (s *Cache) join(j *following, objectKey httpcache.Key, stage origin.Stage) 
 	x := j.x
 	x.counts = x.r.Header["If-None-Match"] != nil || x.r.Header["If-Modified-Since"] != nil
 	slice, m := s.plan(x, j.stored, objectKey, stage)
-	j.manner = m
+	j.mode = m
 	alone := j.passes || x.alone || s.cannotShare(x, j.stored)
 	key := flightKey{objectKey, stage}
 	j.leads = true
-	switch part := m == asSlice; {
-	case part && j.passes, m == asAsked:
+	switch part := m == fetchSlices; {
+	case part && j.passes, m == passThrough:
 		return false
 	case part && !alone:
 		j.f, j.leads = s.flights.joinSlice(sliceKey{key, ""}, slice.Start, slice, j.header, x.likelyTags(j.stored))
@@ -210,7 +210,7 @@ func (s *Cache) passDeclined(j *following) bool {
 	}
 	defer f.cancel()
 	defer context.AfterFunc(x.r.Context(), f.cancel)() // the origin may be silent for long
-	if j.manner == asSlice && resp.StatusCode == http.StatusPartialContent && !cutPart(resp, x.r.Header["Range"][0]) {
+	if j.mode == fetchSlices && resp.StatusCode == http.StatusPartialContent && !cutPart(resp, x.r.Header["Range"][0]) {
 		resp.Body.Close()
 		s.pass(x, j.forward)
 		return true
@@ -303,7 +303,7 @@ func (l *likelyTags) all() []string {
 // is stored that shows that these don't matter, or the last answer was an error. They would wait
 // one after the other.
 func (s *Cache) cannotShare(x *exchange, stored *entry) bool {
-	return len(x.r.Header["Authorization"]) > 0 && stored == nil || s.objects.erred.Get(string(x.key), time.Now()) != ""
+	return len(x.r.Header["Authorization"]) > 0 && stored == nil || s.objects.failing.Get(string(x.key), time.Now()) != ""
 }
 
 // interim passes on a 1xx response (RFC 9110, 15.2).
@@ -344,7 +344,7 @@ func (s *Cache) revalidate(x *exchange, e *entry, d httpcache.Decision, objectKe
 		f.change(func() { f.keep = true })
 		d.StaleIfError = true // no client waits for an error
 		t := s.newFetch(x, f, e, d, stage)
-		if slice, m := s.plan(x, e, "", stage); m == asSlice {
+		if slice, m := s.plan(x, e, "", stage); m == fetchSlices {
 			s.setSlice(t, slice, e.size)
 		}
 		s.start(f, t)

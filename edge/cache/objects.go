@@ -43,7 +43,7 @@ type objects struct {
 	locks [64]sync.Mutex // for changes of records, by key
 
 	pass    ttlset.Set // why the last response of a key was not stored
-	erred   ttlset.Set // keys whose last response was a server error
+	failing ttlset.Set // keys whose last response was a server error
 	slow    ttlset.Set // keys whose last fetch failed after a long wait
 	noRange ttlset.Set // keys whose origin ignores Range
 	// changed are URLs that have changed, as this edge knows and others may not. Requests for them

@@ -11,13 +11,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// manner is how the missing bytes are fetched.
-type manner int
+// fetchMode says how to fetch missing bytes.
+type fetchMode int
 
 const (
-	asWhole manner = iota
-	asSlice        // one slice at a time
-	asAsked        // pass the request through, and store nothing
+	fetchWhole  fetchMode = iota
+	fetchSlices           // one slice at a time
+	passThrough           // pass the request through, and store nothing
 )
 
 // noSize stands for an unknown size. Even half of it is larger than any representation.
@@ -26,10 +26,10 @@ const noSize = int64(1) << 60
 // plan decides how to fetch for a request whose response is not stored, or is stored in fragments,
 // and which slice to fetch. A slice that counts from the end has a negative start.
 func (s *Cache) plan(x *exchange, stored *entry, objectKey httpcache.Key, stage origin.Stage) (slice httpcache.Range,
-	m manner) {
+	m fetchMode) {
 	now, field := time.Now(), x.r.Header["Range"]
 	if len(field) != 1 || stored != nil && stored.size < 0 || s.objects.noRange.Get(string(x.key), now) != "" {
-		return slice, asWhole
+		return slice, fetchWhole
 	}
 	limit := int64(0)
 	if stored != nil {
@@ -39,14 +39,14 @@ func (s *Cache) plan(x *exchange, stored *entry, objectKey httpcache.Key, stage 
 	size := cmp.Or(limit, r.unjoinable(now), noSize)
 	ranges, ok := httpcache.ParseRanges(field[0], size)
 	if !ok {
-		return slice, asWhole
+		return slice, fetchWhole
 	}
 	x.counts = true
 	if limit == 0 && size != noSize {
 		return slice, s.planUnjoinable(x, r, ranges, size, flightKey{objectKey, stage})
 	}
 	if len(ranges) == 0 {
-		return slice, asWhole
+		return slice, fetchWhole
 	}
 	want := ranges[0]
 	if size == noSize && want.Start >= noSize/2 { // it counts from the end
@@ -60,29 +60,29 @@ func (s *Cache) plan(x *exchange, stored *entry, objectKey httpcache.Key, stage 
 		slice = s.sliceFor(x, nil, want, limit)
 	}
 	if s.flights.reaches(flightKey{objectKey, stage}, slice.Start, x.site.SliceSize()) {
-		return httpcache.Range{}, asWhole
+		return httpcache.Range{}, fetchWhole
 	}
-	return slice, asSlice
+	return slice, fetchSlices
 }
 
 // planUnjoinable is plan for a representation whose parts can't be joined. Such a representation is
 // fetched whole if clients have read enough of it to pay for that, and this client need not wait
 // long.
-func (s *Cache) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, size int64, key flightKey) manner {
+func (s *Cache) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, size int64, key flightKey) fetchMode {
 	if len(ranges) == 0 {
-		return asAsked
+		return passThrough
 	}
 	near, start := x.site.SliceSize(), ranges[0].Start
 	if s.flights.reaches(key, start, near) {
-		return asWhole
+		return fetchWhole
 	}
 	for _, part := range ranges {
 		r.sent += part.Length
 	}
 	if start <= near && r.earned() >= size {
-		return asWhole
+		return fetchWhole
 	}
-	return asAsked
+	return passThrough
 }
 
 // sliceFor returns the slice to request if want is missing from a representation with these stored
@@ -126,7 +126,7 @@ func (s *Cache) account(x *exchange) {
 	}
 	x.accounted += n
 	fetched := int64(0)
-	if x.asAsked {
+	if x.passed {
 		fetched = n
 	}
 	s.flights.readers.add(x.key, n, fetched)

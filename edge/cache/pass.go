@@ -234,7 +234,7 @@ func (proxyBuffers) Put(b []byte) { copyBuffers.Put(&b) }
 // proxy passes a request through. stored is the stored response, or nil, and d says what may be
 // done with it.
 func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *entry, d httpcache.Decision) {
-	asked, epoch := time.Now(), s.Store.Epoch()
+	requestTime, epoch := time.Now(), s.Store.Epoch()
 	if stored != nil {
 		epoch = x.epoch
 	}
@@ -273,7 +273,7 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 			s.invalidate(x, resp)
 			if stored != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
 				s.updateFromHead(x, stored, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header,
-					RequestTime:  asked,
+					RequestTime:  requestTime,
 					ResponseTime: time.Now()}, epoch)
 			}
 			x.hideEdgeFields(resp.Header)
@@ -294,7 +294,7 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 			}
 			if x.r.Context().Err() == nil { // otherwise the client left
 				s.fetchFailed(x.site, x.key, x.url(), err)
-				s.recordSlowFailure(x.site, x.key, err, time.Since(asked))
+				s.recordSlowFailure(x.site, x.key, err, time.Since(requestTime))
 			}
 			s.failed(x, stored, d, err, st)
 		},

@@ -64,7 +64,7 @@ func TestImpersonates(t *testing.T) {
 	}
 	for name, says := range map[string]string{"X-HTTP-Method-Override": "", "api_key": "", "x-forwarded-port": "",
 		"X-Forwarded-For": "the edge writes", "kaiku-tier": "the edge writes",
-		"Accept": "passes anyway", "a b": "not a valid field name", "": "not a valid field name"} {
+		"Accept": "reaches the origin", "a b": "not a valid field name", "": "not a valid field name"} {
 		if err := CheckPassField(name); (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(),
 			says) {
 			t.Errorf("%q: %v, want %q", name, err, says)

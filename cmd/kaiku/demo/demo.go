@@ -374,7 +374,8 @@ func (d *demo) printCommands(out io.Writer) {
 }
 
 // Run runs the demo until ctx ends, and prints commands to try to out. If once is set, it instead
-// sends requests as a client in Finland and as a client in the USA, prints the results, and returns.
+// sends requests as a client in Finland and as a client in the USA, prints the results, and
+// returns.
 func Run(ctx context.Context, out io.Writer, once bool, log *slog.Logger) (err error) {
 	dir, err := os.MkdirTemp("", "kaiku-demo-")
 	if err != nil {

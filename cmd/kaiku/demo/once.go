@@ -75,7 +75,8 @@ func report(out io.Writer, visits []visit) error {
 				v.cache[1], v.status[1]))
 		}
 		if v.originRequests != 1 {
-			errs = append(errs, fmt.Errorf("client in %s: the origin got %d requests, not 1", v.country, v.originRequests))
+			errs = append(errs, fmt.Errorf("client in %s: the origin got %d requests, not 1", v.country,
+				v.originRequests))
 		}
 	}
 	return errors.Join(append(errs, w.Flush())...)

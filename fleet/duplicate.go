@@ -21,18 +21,19 @@ import (
 // A process that was killed leaves a lease that nobody renews, so the node's next process takes it
 // over.
 
-// twin is another process with the node's name.
-type twin struct {
-	process string    // the other process; "" means none
-	renewed time.Time // Lease.Renewed, by its clock
-	heard   time.Time // when it last renewed its lease
-	times   int       // number of renewals seen
-	refused bool      // this process is refused, because the other one started earlier
+// duplicate is another process with the node's name.
+type duplicate struct {
+	process  string    // the other process; "" means none
+	renewed  time.Time // Lease.Renewed, by its clock
+	lastSeen time.Time // when it last renewed its lease
+	renewals int       // number of renewals seen
+	refused  bool      // this process is refused, because the other one started earlier
 }
 
-// maxOwn is how many of its own renewals a process remembers. A renewal whose answer was lost may
+// maxOwnRenewals is how many of its own renewals a process remembers. A renewal whose answer was
+// lost may
 // turn up later.
-const maxOwn = 16
+const maxOwnRenewals = 16
 
 // Refused reports whether another process with the node's name started earlier. Then this one's
 // store must not be trusted.
@@ -44,7 +45,7 @@ func (r *Registry) put(ctx context.Context, leases jetstream.KeyValue, l Lease) 
 		r.process = rand.Text()
 	}
 	if r.refused.Load() {
-		if err := r.look(ctx, leases, l); err != nil || r.refused.Load() {
+		if err := r.checkOwner(ctx, leases, l); err != nil || r.refused.Load() {
 			return err
 		}
 	}
@@ -53,15 +54,15 @@ func (r *Registry) put(ctx context.Context, leases jetstream.KeyValue, l Lease) 
 	if err != nil {
 		return err
 	}
-	if r.own = append(r.own, l.Renewed); len(r.own) > maxOwn {
-		r.own = slices.Delete(r.own, 0, 1)
+	if r.ownRenewals = append(r.ownRenewals, l.Renewed); len(r.ownRenewals) > maxOwnRenewals {
+		r.ownRenewals = slices.Delete(r.ownRenewals, 0, 1)
 	}
 	revision := r.revision
 	r.revision = 0 // until it is read again
 	if revision == 0 {
 		revision, err = leases.Put(ctx, r.Client.Node, b)
 	} else if revision, err = leases.Update(ctx, r.Client.Node, b, revision); changedMeanwhile(err) {
-		if err := r.look(ctx, leases, l); err != nil || r.refused.Load() {
+		if err := r.checkOwner(ctx, leases, l); err != nil || r.refused.Load() {
 			return err
 		}
 		revision, err = leases.Put(ctx, r.Client.Node, b)
@@ -74,11 +75,11 @@ func (r *Registry) put(ctx context.Context, leases jetstream.KeyValue, l Lease) 
 	return nil
 }
 
-// look reads who wrote the lease last, and decides which process is refused.
-func (r *Registry) look(ctx context.Context, leases jetstream.KeyValue, own Lease) error {
+// checkOwner reads who wrote the lease last, and decides which process is refused.
+func (r *Registry) checkOwner(ctx context.Context, leases jetstream.KeyValue, own Lease) error {
 	e, err := leases.Get(ctx, r.Client.Node)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		r.alone("it has stopped")
+		r.clearDuplicate("it has stopped")
 		return nil
 	}
 	if err != nil {
@@ -86,62 +87,63 @@ func (r *Registry) look(ctx context.Context, leases jetstream.KeyValue, own Leas
 	}
 	var other Lease
 	known := json.Unmarshal(e.Value(), &other) != nil || other.Process == "" || r.wrote(other) ||
-		other.Process == r.twin.process && other.Renewed.Equal(r.twin.renewed)
-	r.expire()
+		other.Process == r.duplicate.process && other.Renewed.Equal(r.duplicate.renewed)
+	r.expireDuplicate()
 	if known {
 		return nil
 	}
 	if other.Process == r.process { // the memory was cloned, too
 		r.process = rand.Text()
 	}
-	r.hear(other, own)
+	r.recordDuplicate(other, own)
 	return nil
 }
 
 // wrote reports whether this process wrote a lease.
 func (r *Registry) wrote(l Lease) bool {
-	return l.Process == r.process && slices.ContainsFunc(r.own, l.Renewed.Equal)
+	return l.Process == r.process && slices.ContainsFunc(r.ownRenewals, l.Renewed.Equal)
 }
 
-// hear records a renewal by another process.
-func (r *Registry) hear(other, own Lease) {
-	t := &r.twin
-	t.process, t.renewed, t.heard = other.Process, other.Renewed, time.Now()
-	t.times++
-	r.beatState.twin.Store(true)
+// recordDuplicate records a renewal by another process.
+func (r *Registry) recordDuplicate(other, own Lease) {
+	d := &r.duplicate
+	d.process, d.renewed, d.lastSeen = other.Process, other.Renewed, time.Now()
+	d.renewals++
+	r.beatState.duplicate.Store(true)
 	first := own.Started.Before(other.Started) || own.Started.Equal(other.Started) && r.process < other.Process
 	attrs := []any{"node", r.Client.Node, "its_address", other.Address, "it_started", other.Started,
 		"this_started", own.Started}
 	switch {
-	case t.times == 1 && first:
+	case d.renewals == 1 && first:
 		r.Client.Log.Error("registry: another machine runs under this node's name, perhaps a clone: it is refused; "+
 			"stop it, or give it a name of its own in the fleet file", attrs...)
-	case !t.refused && !first:
-		t.refused = true
+	case !d.refused && !first:
+		d.refused = true
 		r.Client.Log.Error("registry: this node is refused, because another machine with the same name started earlier: "+
 			"stop this one, or give it a name of its own in the fleet file", attrs...)
 	}
-	r.refused.Store(t.refused)
+	r.refused.Store(d.refused)
 }
 
-// expire forgets another process that gave no sign of life for a while. One that was seen twice may
+// expireDuplicate forgets another process that gave no sign of life for a while. One that was seen
+// twice may
 // be cut off, and still trust its store.
-func (r *Registry) expire() {
+func (r *Registry) expireDuplicate() {
 	limit := LeaseTime
-	if r.twin.times > 1 {
+	if r.duplicate.renewals > 1 {
 		limit = max(r.MaxDisconnected, defaultDisconnected) + LeaseTime
 	}
-	if r.twin.process != "" && age(r.twin.heard) > limit {
-		r.alone("it has not renewed its lease for a while")
+	if r.duplicate.process != "" && age(r.duplicate.lastSeen) > limit {
+		r.clearDuplicate("it has not renewed its lease for a while")
 	}
 }
 
-// alone records that there is no other process with the node's name.
-func (r *Registry) alone(why string) {
-	if r.twin.process != "" {
+// clearDuplicate records that there is no other process with the node's name.
+func (r *Registry) clearDuplicate(why string) {
+	if r.duplicate.process != "" {
 		r.Client.Log.Info("registry: no other machine runs under this node's name any more: "+why, "node", r.Client.Node)
 	}
-	r.twin = twin{}
-	r.beatState.twin.Store(false)
+	r.duplicate = duplicate{}
+	r.beatState.duplicate.Store(false)
 	r.refused.Store(false)
 }

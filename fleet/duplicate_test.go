@@ -44,7 +44,7 @@ func putLease(t *testing.T, c *Client, l Lease) {
 
 // Of two processes that are the same node, the one that started later is refused, and takes no
 // lease from the other one. One that comes after a process that was killed goes on at once.
-func TestTwin(t *testing.T) {
+func TestDuplicateNode(t *testing.T) {
 	t.Parallel()
 	nodes := startControl(t, t.TempDir(), 1)
 	began := time.Now()

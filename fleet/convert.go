@@ -31,12 +31,12 @@ import (
 // A start that finds carry.json starts over from the original: no client has been served with the
 // copy.
 
-// carried is the contents of carry.json: the streams as they were.
-type carried struct {
-	Streams []carriedStream `json:"streams"`
+// conversion is the contents of carry.json: the streams as they were.
+type conversion struct {
+	Streams []convertedStream `json:"streams"`
 }
 
-type carriedStream struct {
+type convertedStream struct {
 	Config jetstream.StreamConfig `json:"config"`
 	Log    uint64                 `json:"log"` // see logOf
 	First  uint64                 `json:"first"`
@@ -47,14 +47,14 @@ type carriedStream struct {
 // of their creation.
 const logMetadata = "kaiku_log"
 
-// carryTime bounds the carrying over once the server runs. NATS deletes streams on the disk that
+// convertTimeout bounds the conversion once the server runs. NATS deletes streams on the disk that
 // nobody creates within 30 s.
-const carryTime = 25 * time.Second
+const convertTimeout = 25 * time.Second
 
-// undo restores what an interrupted carrying over moved aside, and deletes what a finished one left
+// undo restores what an interrupted conversion moved aside, and deletes what a finished one left
 // behind.
 func (f folder) undo() error {
-	_, err := os.Stat(f.carry())
+	_, err := os.Stat(f.conversionFile())
 	begun := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -88,14 +88,14 @@ func (f folder) undo() error {
 
 // commit makes the contents of the store final.
 func (f folder) commit() error {
-	if err := os.Remove(f.carry()); err != nil {
+	if err := os.Remove(f.conversionFile()); err != nil {
 		return err
 	}
 	return syncDir(string(f))
 }
 
-// beginCarry turns the store into that of a group of one: steps 1 and 2.
-func (c *Control) beginCarry(ctx context.Context) error {
+// beginConversion turns the store into that of a group of one: steps 1 and 2.
+func (c *Control) beginConversion(ctx context.Context) error {
 	f := folder(c.Dir)
 	streams, err := c.readAlone(ctx)
 	if err != nil {
@@ -117,7 +117,7 @@ func (c *Control) beginCarry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := writeSynced(f.carry(), b); err != nil {
+	if err := writeSynced(f.conversionFile(), b); err != nil {
 		return err
 	}
 	c.did("noted")
@@ -125,12 +125,12 @@ func (c *Control) beginCarry(ctx context.Context) error {
 		return err
 	}
 	c.did("moved")
-	c.carrying = streams
+	c.converting = streams
 	return renameSynced(f.next(), f.store())
 }
 
 // readAlone reads the streams with a server that nobody can reach.
-func (c *Control) readAlone(ctx context.Context) (*carried, error) {
+func (c *Control) readAlone(ctx context.Context) (*conversion, error) {
 	s, err := server.NewServer(&server.Options{ServerName: c.Node, DontListen: true, NoSigs: true, JetStream: true,
 		StoreDir: c.Dir, SyncAlways: true, DisableJetStreamBanner: true})
 	if err != nil {
@@ -150,25 +150,25 @@ func (c *Control) readAlone(ctx context.Context) (*carried, error) {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, controlStart)
 	defer cancel()
-	out := &carried{}
+	out := &conversion{}
 	list := js.ListStreams(ctx)
 	for info := range list.Info() {
-		out.Streams = append(out.Streams, carriedStream{info.Config, logOf(info), info.State.FirstSeq,
+		out.Streams = append(out.Streams, convertedStream{info.Config, logOf(info), info.State.FirstSeq,
 			info.State.LastSeq})
 	}
 	return out, list.Err()
 }
 
-// finishCarry turns the streams into those of the group: steps 4 and 5.
-func (c *Control) finishCarry(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, carryTime)
+// finishConversion turns the streams into those of the group: steps 4 and 5.
+func (c *Control) finishConversion(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, convertTimeout)
 	defer cancel()
 	conn, js, err := inside(c.nats(), userFleet, c.secret)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	for _, s := range c.carrying.Streams {
+	for _, s := range c.converting.Streams {
 		if err := s.adopt(ctx, js); err != nil {
 			return fmt.Errorf("convert %s: %w; the original is untouched, and the next start tries again",
 				s.Config.Name, err)
@@ -180,29 +180,30 @@ func (c *Control) finishCarry(ctx context.Context) error {
 		return err
 	}
 	c.did("committed")
-	c.carrying = nil
+	c.converting = nil
 	close(c.open)
 	c.Log.Info("control plane: the log of purges was converted to a group that other control nodes can join", "group",
 		c.group)
 	return os.RemoveAll(f.before())
 }
 
-// doorTime is how long a client is kept waiting while the log is carried over, before it has to
+// maxConversionWait is how long a client is kept waiting while the log is converted, before it has
+// to
 // connect again. It is shorter than the client's own limit.
-const doorTime = 2 * time.Second
+const maxConversionWait = 2 * time.Second
 
-// untilOpen waits until the log has been carried over, for doorTime at most.
+// untilOpen waits until the log has been converted, for maxConversionWait at most.
 func (c *Control) untilOpen() error {
 	select {
 	case <-c.open:
 		return nil
-	case <-time.After(doorTime):
+	case <-time.After(maxConversionWait):
 		return errors.New("the log of purges is being converted")
 	}
 }
 
 // adopt makes NATS use the files in the store for a stream of the group.
-func (s *carriedStream) adopt(ctx context.Context, js jetstream.JetStream) error {
+func (s *convertedStream) adopt(ctx context.Context, js jetstream.JetStream) error {
 	conf := s.Config
 	conf.Metadata = map[string]string{logMetadata: strconv.FormatUint(s.Log, 10)}
 	stream, err := js.CreateStream(ctx, conf)

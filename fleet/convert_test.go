@@ -12,8 +12,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// A carrying over that is cut at any step is done again by the next start, with nothing lost.
-func TestCarryOverIsCut(t *testing.T) {
+// A conversion that is interrupted at any step is done again by the next start, with nothing lost.
+func TestConversionIsInterrupted(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	c := makeControl(t, dir, 2)[0]
