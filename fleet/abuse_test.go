@@ -357,7 +357,8 @@ func TestWaitersAskTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := r.queriedAt
-	if _, err := r.logEnd(t.Context(), began); err != nil || r.queriedAt != first && r.queriedAt.Sub(first) <= time.Second {
+	if _, err := r.logEnd(t.Context(), began); err != nil || r.queriedAt != first &&
+		r.queriedAt.Sub(first) <= time.Second {
 		t.Errorf("asked again at once, %v", err)
 	}
 	if _, err := r.logEnd(t.Context(), time.Now()); err != nil || r.queriedAt == first {

@@ -23,8 +23,8 @@ import (
 // reader counts a beat only if the registry has that lease and no later beat. A control node
 // rejects a beat that no reader would count. An edge whose beats are rejected writes its lease
 // every renewEvery. That happens if another process has written a lease with the edge's name (see
-// duplicate), if a control node or another reader of the registry runs an earlier version, and while
-// nothing can be written.
+// duplicate), if a control node or another reader of the registry runs an earlier version, and
+// while nothing can be written.
 type beat struct {
 	Process string    `json:"process"`
 	Lease   time.Time `json:"lease"`   // Lease.Renewed as it was written

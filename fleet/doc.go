@@ -19,9 +19,10 @@
 // All other nodes are clients. A client tries the nearest control node first. Every quarter of a
 // minute it checks whether a nearer one than it has can be reached, and has the log.
 //
-// A control node that was alone converts its log to that of a group when the fleet file gives it others
-// (convert.go). Sequences and the log's identity stay. A new log is begun only when all control nodes
-// of the fleet file are connected and none has one. docs/decisions/control-plane-growth.md has why.
+// A control node that was alone converts its log to that of a group when the fleet file gives it
+// others (convert.go). Sequences and the log's identity stay. A new log is begun only when all
+// control nodes of the fleet file are connected and none has one.
+// docs/decisions/control-plane-growth.md has why.
 //
 // A twentieth of a control node's disk, 24 to 512 MiB, is kept free. With less it refuses purges
 // before they are written, unless most control nodes have room. If a write to the log fails all the
@@ -58,8 +59,8 @@
 //
 // The registry has a lease of each node, and a flag for drains that stays. A node that is not heard
 // of for 6 seconds is not live. Name servers and control nodes watch the registry. Edges ask their
-// control node what has changed, when somebody wants to know (roster.go, rosterview.go): if all nodes
-// watched it, deliveries would grow with the square of their number.
+// control node what has changed, when somebody wants to know (roster.go, rosterview.go): if all
+// nodes watched it, deliveries would grow with the square of their number.
 //
 // A lease is renewed only if nobody else wrote it meanwhile. Of two machines that are the same
 // node, as after a clone, the one that started later trusts nothing that it has, and says so

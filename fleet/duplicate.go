@@ -31,8 +31,7 @@ type duplicate struct {
 }
 
 // maxOwnRenewals is how many of its own renewals a process remembers. A renewal whose answer was
-// lost may
-// turn up later.
+// lost may turn up later.
 const maxOwnRenewals = 16
 
 // Refused reports whether another process with the node's name started earlier. Then this one's
@@ -126,8 +125,7 @@ func (r *Registry) recordDuplicate(other, own Lease) {
 }
 
 // expireDuplicate forgets another process that gave no sign of life for a while. One that was seen
-// twice may
-// be cut off, and still trust its store.
+// twice may be cut off, and still trust its store.
 func (r *Registry) expireDuplicate() {
 	limit := LeaseTime
 	if r.duplicate.renewals > 1 {

@@ -44,8 +44,8 @@ const (
 	maxQueries = maxGateConns
 	// settlePoll is how often a copy checks whether it has applied all that is on its disk.
 	settlePoll = 2 * time.Millisecond
-	// retryAfter is the first pause before all copies are asked again: those that lacked entries may
-	// have them by then. The pause doubles each time.
+	// retryAfter is the first pause before all copies are asked again: those that lacked entries
+	// may have them by then. The pause doubles each time.
 	retryAfter = 50 * time.Millisecond
 	// maxQueriedCopies bounds the unanswered questions for a node's copy.
 	maxQueriedCopies = maxReplicas * 16
@@ -70,9 +70,9 @@ type copyState struct {
 	logEnd
 }
 
-// queryEnd asks for the end of the log on a connection. q is an addition to the question; may be nil.
-// It fails with nats.ErrNoResponders if the control nodes run an earlier version, or are starting
-// or stopping.
+// queryEnd asks for the end of the log on a connection. q is an addition to the question; may be
+// nil. It fails with nats.ErrNoResponders if the control nodes run an earlier version, or are
+// starting or stopping.
 func queryEnd(ctx context.Context, conn *nats.Conn, q *endQuestion) (logEnd, error) {
 	var b []byte
 	if q != nil {

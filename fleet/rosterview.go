@@ -22,8 +22,7 @@ const (
 )
 
 // rosterView is what a Registry with OnDemand knows from the control plane (see roster). The
-// registry's
-// mu guards all fields but querying.
+// registry's mu guards all fields but querying.
 type rosterView struct {
 	querying       sync.Mutex // held during a query that doesn't wait for a change
 	queriedAt      time.Time  // time of the last answer

@@ -91,7 +91,8 @@ func TestStalledFeed(t *testing.T) {
 	}
 	late := func(bytes uint64) error {
 		return follow(func(c *Client, _ int) answer {
-			a := answer{queriedAt: time.Now().Add(-callTimeout), received: c.received.Load(), err: context.DeadlineExceeded}
+			a := answer{queriedAt: time.Now().Add(-callTimeout), received: c.received.Load(),
+				err: context.DeadlineExceeded}
 			c.received.Add(bytes)
 			return a
 		})

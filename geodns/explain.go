@@ -213,7 +213,8 @@ func (e *edge) explainIPv6(at *Place, answered map[*nodeState]bool) string {
 	nearest := func(unreachable bool) (name string, away float64) {
 		away = math.Inf(1)
 		for i, c := range f.candidates {
-			if d := at.Distance(f.fixed[i].place); f.isUnreachable(i) == unreachable && c.node.now().standing == best && d < away {
+			if d := at.Distance(f.fixed[i].place); f.isUnreachable(i) == unreachable && c.node.now().standing == best &&
+				d < away {
 				name, away = c.node.name, d
 			}
 		}

@@ -207,7 +207,8 @@ func (c *fragmentContent) without(fragments []httpcache.Fragment) []httpcache.Fr
 	return slices.DeleteFunc(slices.Clone(fragments), func(f httpcache.Fragment) bool { return c.gone[f.Key] })
 }
 
-// isMissing looks up the stored fragments again, and reports whether the byte at this place is missing.
+// isMissing looks up the stored fragments again, and reports whether the byte at this place is
+// missing.
 func (c *fragmentContent) isMissing(at int64) bool {
 	o := c.server.Store.Get(string(c.key))
 	if o == nil || isVariants(o.Data()) {

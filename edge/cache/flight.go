@@ -322,7 +322,8 @@ func (s *Cache) receive(resp *http.Response, requestTime, responseTime time.Time
 	if len(h["Date"]) == 0 {
 		h.Set("Date", responseTime.UTC().Format(http.TimeFormat))
 	}
-	answer := &httpcache.Stored{Status: resp.StatusCode, Header: h, RequestTime: requestTime, ResponseTime: responseTime}
+	answer := &httpcache.Stored{Status: resp.StatusCode, Header: h, RequestTime: requestTime,
+		ResponseTime: responseTime}
 	answer.VaryByCoding()
 	return answer
 }

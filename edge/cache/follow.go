@@ -303,7 +303,8 @@ func (l *likelyTags) all() []string {
 // is stored that shows that these don't matter, or the last answer was an error. They would wait
 // one after the other.
 func (s *Cache) cannotShare(x *exchange, stored *entry) bool {
-	return len(x.r.Header["Authorization"]) > 0 && stored == nil || s.objects.failing.Get(string(x.key), time.Now()) != ""
+	return len(x.r.Header["Authorization"]) > 0 && stored == nil ||
+		s.objects.failing.Get(string(x.key), time.Now()) != ""
 }
 
 // interim passes on a 1xx response (RFC 9110, 15.2).

@@ -122,8 +122,7 @@ func (c *conns) admit(a net.Addr) (release func(), ok bool) {
 	network, limited := clientNetwork(a)
 	oldest, ok, tell := c.reserve(network, limited)
 	if tell {
-		c.log.Warn("connections are refused: limit reached", "client", network, "its_limit", c.perClient,
-			"limit_of_all", c.max)
+		c.log.Warn("connections are refused", "client", network, "its_limit", c.perClient, "limit_of_all", c.max)
 	}
 	if !ok {
 		c.refused.Inc()
