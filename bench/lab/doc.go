@@ -17,8 +17,8 @@ func page(r *report, svg string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `# The Finland case, over a simulated ocean
 
-A user in Finland, an origin in the US: this page is written by `+"`make lab`"+` (root, Linux, half an hour), which builds a small internet on one machine and measures what that user feels, what goes wrong when
-parts of it fail, how long a purge takes to be true everywhere, and what is noticed of a rolling deploy. Measured on %s.
+How fast is a site for users in Finland if its origin is in the US? `+"`make lab`"+` builds a small internet on one machine, measures, and writes this page (root, Linux, half an hour). It measures what users notice, what fails
+when parts of the fleet fail, how long a purge takes to reach all edges, and what users notice of a rolling deploy. Measured on %s.
 
 `, strings.Split(r.Time, "T")[0])
 	if svg != "" {
@@ -72,18 +72,18 @@ func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 func (r *report) writeWorld(b *bytes.Buffer) {
 	together := ""
 	if r.Together > 0 { // otherwise a deploy started the fleet
-		together = fmt.Sprintf(" The fleet took %v to come together for the first time.", r.Together.Round(time.Second))
+		together = fmt.Sprintf(" At its first start, the fleet was ready after %v.", r.Together.Round(time.Second))
 	}
 	fmt.Fprintf(b, `## The world
 
-Each of %d machines is a network namespace with one TUN device; a router in user space moves the packets between them and holds each for the time that it would be on its way. All above that is real: the
+Each of %d machines is a network namespace with one TUN device. A router in user space passes packets between them, and delays each by the time that it would take on a real path. Everything else is real: the
 kernel's TCP and UDP (%s), kaiku, nginx as the origin, PowerDNS Recursor as the resolvers, and clients in Go that make a new connection for each visit and resume no session.
 
-- In Helsinki, New York and Singapore: a client, a caching resolver that sends Client Subnets, an edge (hel1, nyc1, sin1) and a control node (c1, c2, c3). The name servers are in Helsinki and New York, which is what
-  `+"`kaiku init`"+` makes of three machines, but that each role has a machine of its own here. The origin is in Washington: nginx over TLS 1.3 with HTTP/1.1 and HTTP/2. It has no HTTP/3, so that HTTP/3 is compared with
-  HTTP/2 straight to the origin. Who deploys has a machine in Helsinki.
-- Clients have a line of 200 Mbit/s down and 50 up, and %v more on each round trip; servers have 1 Gbit/s. A packet that would wait for longer than 100 ms for a line is dropped. Within a city a round trip takes %v.
-- One fleet file for all: edge names with a TTL of %v, everything else as it comes but `+"`max_disconnected: %v`"+`.%s
+- In Helsinki, New York and Singapore: a client, a caching resolver that sends Client Subnets, an edge (hel1, nyc1, sin1) and a control node (c1, c2, c3). The name servers are in Helsinki and New York. These are
+  the roles that `+"`kaiku init`"+` gives to three machines, but here each role has a machine of its own. The origin is in Washington: nginx over TLS 1.3 with HTTP/1.1 and HTTP/2. It has no HTTP/3, so HTTP/3 is compared with
+  HTTP/2 directly to the origin. The operator has a machine in Helsinki.
+- Clients have a line of 200 Mbit/s down and 50 up, and %v more on each round trip; servers have 1 Gbit/s. The router drops a packet that would have to wait more than 100 ms for a line. Within a city, a round trip takes %v.
+- The fleet file has the defaults, except for a TTL of %v for edge names and `+"`max_disconnected: %v`"+`.%s
 
 | round trip | |
 |---|---|

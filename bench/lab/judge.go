@@ -55,7 +55,7 @@ func (r *report) judgeAll() {
 func (r *report) judgePurge(p *purgeResult) {
 	limit := float64(p.LongestWay)/1e6*1.5 + 50
 	p99 := quantile(p.Last, 0.99)
-	r.judge(p99 < limit, fmt.Sprintf("99 of 100 purges are true everywhere within 1.5 of the longest one-way delay and 50 ms, which is %.0f ms", limit),
+	r.judge(p99 < limit, fmt.Sprintf("99 of 100 purges have reached all edges within 1.5 of the longest one-way delay and 50 ms, which is %.0f ms", limit),
 		"median %.0f ms, p99 %.0f ms, longest %.0f ms, of %d", quantile(p.Last, 0.5), p99, quantile(p.Last, 1),
 		len(p.Last))
 	r.why(p.note())

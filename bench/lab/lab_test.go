@@ -81,7 +81,7 @@ func TestGoalsNotMet(t *testing.T) {
 	}
 	r.judgeFeel()
 	if i := slices.IndexFunc(r.Goals,
-		func(g goal) bool { return strings.Contains(g.What, "hit's first byte (1k, h2), cold") }); i < 0 ||
+		func(g goal) bool { return strings.Contains(g.What, "hit's first byte (1k, h2), with lookup") }); i < 0 ||
 		r.Goals[i].Met || r.Goals[i].Figure != "1.000" {
 		t.Errorf("goals are %+v", r.Goals)
 	}

@@ -95,8 +95,8 @@ func (r *report) tables() (all []table) {
 	}
 	if p := r.Purge; p != nil {
 		t := table{"Purges over the ocean, ms", []string{"", "median", "p99", "longest"}, [][]string{
-			{"the answer to who purges", ms(quantile(p.Ack, 0.5)), ms(quantile(p.Ack, 0.99)), ms(quantile(p.Ack, 1))},
-			{"from the answer to the last old response", ms(quantile(p.Last, 0.5)), ms(quantile(p.Last, 0.99)),
+			{"until the operator gets the answer", ms(quantile(p.Ack, 0.5)), ms(quantile(p.Ack, 0.99)), ms(quantile(p.Ack, 1))},
+			{"from the answer until the last old response", ms(quantile(p.Last, 0.5)), ms(quantile(p.Last, 0.99)),
 				ms(quantile(p.Last, 1))}}, p.note()}
 		for _, c := range cities() {
 			at := p.At[c.edge]
@@ -108,7 +108,7 @@ func (r *report) tables() (all []table) {
 	if len(r.Returns) > 0 {
 		t := table{"sin1 cut off while its objects are purged",
 			[]string{"cut for", "objects", "old responses", "the last one after", "failed", "first answer after"}, nil,
-			"While the edge is cut off, name servers send nobody to it; here the client asks it all the same, from the moment that the link is back. A purge that is waited for (`--wait`) names the edges that have not applied it."}
+			"While the edge is cut off, name servers send no clients to it. Here the client sends requests to it in spite of that, as soon as the link is back. `kaiku purge --wait` prints the edges that have not applied the purge."}
 		for _, c := range r.Returns {
 			t.rows = append(t.rows, []string{c.Cut.String(), fmt.Sprint(c.Objects), fmt.Sprint(c.Old),
 				c.Last.Round(time.Millisecond).String(), fmt.Sprint(c.Errors),
@@ -139,11 +139,11 @@ func ms(v float64) string {
 
 // feltTable has the times to the first and last byte by city, size and protocol.
 func (r *report) feltTable() table {
-	t := table{"What users feel: first byte / last byte, ms, medians; the look-up and a cold connection included",
-		[]string{"from", "what", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit",
-			"hit/straight"}, nil,
-		"Cold: the edge makes a new connection to the origin for this miss; for a page, one for each of its objects, as the origin closes all. Straight to the origin, 1 MiB begins a round trip later than 1 KiB: nginx sends records of 16 KiB, which are more than a new connection may have on its way; " +
-			"no byte of one can be read before all of it is there."}
+	t := table{"What users notice: first byte / last byte, ms, medians, with DNS lookup and a new connection",
+		[]string{"from", "what", "protocol", "direct to the origin", "miss, cold to the origin", "miss, warm", "hit",
+			"hit/direct"}, nil,
+		"Cold: the edge makes a new connection to the origin for this miss; for a page, it makes one for each object, because the origin closes each connection. Direct to the origin, the first byte of 1 MiB comes a round trip later than that of 1 KiB: nginx sends TLS records of 16 KiB. " +
+			"A client can read a record only when all of it has arrived, and a new connection may not send that much at once."}
 	for _, c := range placesOf(r) {
 		for _, b := range bodyList() {
 			for _, proto := range protocols() {
@@ -170,8 +170,8 @@ func (r *report) feltTable() table {
 
 // stepsTable has the times of the steps to 1 KiB.
 func (r *report) stepsTable() table {
-	t := table{"The steps to 1 KiB, ms since the begin: name / connection / first byte / last byte",
-		[]string{"from", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit"}, nil,
+	t := table{"The steps of a request for 1 KiB, ms since its start: name / connection / first byte / last byte",
+		[]string{"from", "protocol", "direct to the origin", "miss, cold to the origin", "miss, warm", "hit"}, nil,
 		""}
 	for _, c := range placesOf(r) {
 		for _, proto := range protocols() {
@@ -201,8 +201,8 @@ func (r *report) faultTable() table {
 	t := table{"What goes wrong: 50 visits a second in Helsinki, 10 in the other cities, each over a new connection",
 		[]string{"fault", "visitors", "failed", "well after", "p50, p99 before", "meanwhile", "after",
 			"what they got meanwhile", "from"}, nil,
-		"A page has failed that is not whole after 5 s. Well after: when the last visit began that failed. *Two answers*: the name is answered with two edges, and clients try the next one as browsers do (RFC 8305, and once more when a connection breaks). " +
-			"Visitors of the name servers' faults and of the resolver without Client Subnets ask their resolver each time."}
+		"A page counts as failed if it is not complete after 5 s. *Well after*: the start of the last visit that failed. *Two answers*: the name server answers with two edges, and clients try the next one as browsers do (RFC 8305, and once more when a connection breaks). " +
+			"In the faults of name servers and of the resolver without Client Subnets, visitors query their resolver each time."}
 	for _, f := range r.Faults {
 		title := f.Title
 		for _, v := range f.Loads {

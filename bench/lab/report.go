@@ -113,18 +113,18 @@ func (r *report) judgeFeel() {
 	if direct := medianOf(r.find(city, "1k", "h2", wayDirect), firstOf); direct > 0 {
 		cold := medianOf(r.ColdName, firstOf) / direct
 		r.judge(cold > 0 && cold <= 0.1,
-			"a Finnish hit's first byte (1k, h2) of a name that the resolver has to ask the fleet's name servers for is at most 0.10 of going to the origin", "%.3f; %.3f when it has the name",
+			"a Finnish hit's first byte (1k, h2) of a name that is not in the resolver's cache is at most 0.10 of the time direct to the origin", "%.3f; %.3f when it is in the cache",
 			cold, medianOf(r.KnownName, firstOf)/direct)
 	}
 	for _, proto := range protocols() {
 		for _, b := range []string{"1k", "1m"} {
 			hit := r.ratio(city, b, proto, wayHit, firstOf)
 			r.judge(hit > 0 && hit <= 0.1,
-				fmt.Sprintf("a Finnish hit's first byte (%s, %s), cold connection and look-up included, is at most 0.10 of going to the origin", b, proto), "%.3f", hit)
+				fmt.Sprintf("a Finnish hit's first byte (%s, %s), with lookup and a new connection, is at most 0.10 of the time direct to the origin", b, proto), "%.3f", hit)
 		}
 		cold, warm := r.ratio(city, "1k", proto, wayCold, lastOf), r.ratio(city, "1k", proto, wayWarm, lastOf)
 		r.judge(cold > 0 && cold <= 1.15,
-			fmt.Sprintf("a Finnish miss of 1 KiB (%s) takes at most 1.15 of going to the origin", proto),
+			fmt.Sprintf("a Finnish miss of 1 KiB (%s) takes at most 1.15 of the time direct to the origin", proto),
 			"%.2f; %.2f when the edge has a connection to the origin", cold, warm)
 		if page := r.ratio(city, "page", proto, wayCold, lastOf); page > 0 { // the short version doesn't measure it
 			r.judgePage(city, proto, page)
@@ -134,7 +134,7 @@ func (r *report) judgeFeel() {
 		}
 		cold, warm = r.ratio(city, "20m", proto, wayCold, lastOf), r.ratio(city, "20m", proto, wayWarm, lastOf)
 		r.judge(cold > 0 && cold < 1 && warm < 1,
-			fmt.Sprintf("a Finnish miss of 20 MiB (%s) takes less than going to the origin", proto),
+			fmt.Sprintf("a Finnish miss of 20 MiB (%s) takes less time than direct to the origin", proto),
 			"%.2f; %.2f when the edge has a connection to the origin", cold, warm)
 		r.why(coldReason)
 	}
@@ -144,7 +144,7 @@ func (r *report) judgeFeel() {
 // time of going to that origin directly. kept is its time relative to that of going to an origin
 // that keeps connections.
 func (r *report) judgePage(city, proto string, kept float64) {
-	goal := fmt.Sprintf("a Finnish page of %d objects (%s), none of them at the edge, whose origin closes each connection, takes no longer than going to ", pageObjects, proto)
+	goal := fmt.Sprintf("a Finnish page of %d objects (%s), none of them at the edge, whose origin closes each connection, takes no longer than directly from ", pageObjects, proto)
 	warm := r.ratio(city, "page", proto, wayWarm, lastOf)
 	straight := medianOf(r.find(city, "page", proto, wayCloses), lastOf)
 	if straight == 0 {
@@ -153,11 +153,11 @@ func (r *report) judgePage(city, proto string, kept float64) {
 	}
 	closes := medianOf(r.find(city, "page", proto, wayCold), lastOf) / straight
 	r.judge(closes <= 1, goal+"it",
-		"%.2f; %.2f of going to an origin that keeps them, and %.2f when the edge's origin keeps them", closes, kept,
+		"%.2f; %.2f of the time from an origin that keeps them, and %.2f when the edge's origin keeps them", closes, kept,
 		warm)
 }
 
-const coldReason = "Over a new connection the edge's fetch begins as slowly as the client's own would, so that nothing is won but by a connection whose window is open already."
+const coldReason = "Over a new connection, the edge's fetch starts as slowly as the client's own would. Only a connection whose congestion window has grown is faster."
 
 // readReport reads an earlier report.
 func readReport(file string) (*report, error) {

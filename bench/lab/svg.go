@@ -58,7 +58,7 @@ func panel(w *bytes.Buffer, r *report, b body, x, y int) int {
 		}
 	}
 	fmt.Fprintf(w, `<text class="t" x="%d" y="%d">%s</text>`+"\n", x, y+14, escape(b.title))
-	titles := map[string]string{wayDirect: "straight to origin", wayCold: "miss, cold", wayWarm: "miss", wayHit: "hit"}
+	titles := map[string]string{wayDirect: "direct to origin", wayCold: "miss, cold", wayWarm: "miss", wayHit: "hit"}
 	at := y + panelHead - 4
 	for _, proto := range protocols() {
 		for _, way := range ways() {

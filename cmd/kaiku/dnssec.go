@@ -171,5 +171,5 @@ func (z *signedZone) printDS(w io.Writer) error {
 }
 
 func fleetFlag(cmd *cobra.Command, fleetFile *string) {
-	cmd.Flags().StringVar(fleetFile, "config", "fleet.yaml", "fleet `FILE`")
+	cmd.Flags().StringVar(fleetFile, "config", "fleet.yaml", "`FILE` that describes the fleet")
 }

@@ -64,7 +64,7 @@ flags override the fleet file.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&fleetFile, "config", "", "fleet `FILE`")
+	fl.StringVar(&fleetFile, "config", "", "`FILE` that describes the fleet")
 	fl.StringVar(&nodeName, "node", "", "this node's `NAME`")
 	fl.StringVar(&originURL, "origin", "", "fetch misses from `URL`: http://host[:port] or https://host[:port]")
 	fl.StringVar(&host, "host", "",

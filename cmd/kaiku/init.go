@@ -50,9 +50,9 @@ A node is NAME=IP[,IP]@PLACE: its IPv4 or IPv6 address, or both, and its place, 
 LATITUDE,LONGITUDE or the name of a large city. Without @PLACE, init takes the centre of population
 of the country that the address is in.
 
-Init checks the files as kaiku check does. It requests the origin's page / and one file of that
-page, as an edge would. It prints the state of the certificate, redirects, and what will be cached
-for how long.`,
+Init checks the files as kaiku check does. Then it requests the page / from the origin, and one file
+of that page, as an edge would. It prints until when the certificate is valid, where redirects lead,
+and whether and for how long the responses will be cached.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()

@@ -310,7 +310,7 @@ func initFor(t *testing.T, origin string, wants []string, file string) {
 	}
 	next := "\nnext: kaiku check "
 	if strings.Contains(out, "it does not answer") {
-		next = "\nnext: let the origin answer, or correct its URL in " + filepath.Join(dir, "fleet.yaml") +
+		next = "\nnext: start the origin, or correct its URL in " + filepath.Join(dir, "fleet.yaml") +
 			"; then kaiku check "
 	}
 	for _, want := range append(wants, "origin "+origin+":\n", next) {

@@ -17,7 +17,7 @@ import (
 )
 
 // firstFleet and firstZone are the templates of the files. Values replace the words in braces.
-const firstFleet = `# One file describes the fleet. Every node gets the same file and is told its own name: kaiku serve --config fleet.yaml --node NAME
+const firstFleet = `# One file describes the fleet. Every node has this same file, and gets its own name as a flag: kaiku serve --config fleet.yaml --node NAME
 # Run kaiku check fleet.yaml after every change. docs/fleet.yaml of Kaiku explains every key.
 
 sites:
@@ -26,7 +26,7 @@ sites:
     origin:
       servers: ["{{origin}}"]
 {{health}}
-    cache: { stale_if_error: 24h }     # while the origin fails, what is stored is served for so long
+    cache: { stale_if_error: 24h }     # while the origin fails, edges serve stale responses for up to this time
 {{tls}}
 nodes:
 {{nodes}}
@@ -36,7 +36,7 @@ geodns:
       file: {{domain}}.zone           # all other records of the domain
       edges: { "@": {}, www: {} }      # answered with the nearest healthy edges; "@" is the domain itself
 {{dnssec}}
-secrets:                               # files, which every node needs a copy of; the paths are relative to this file
+secrets:                               # files; every node needs a copy of them; the paths are relative to this file
   admin_token: admin.token
   fleet_key: fleet.key
 `
@@ -61,16 +61,16 @@ type firstFile struct {
 
 // values returns what replaces the words in braces.
 func (f *firstFiles) values() *strings.Replacer {
-	health := "      health: { path: / }              # asked every 5 s; a server that answers with 400 or more, or not at all, is down"
+	health := "      health: { path: / }              # probed every 5 s; a server that answers with 400 or more, or not at all, is unhealthy"
 	if f.Unhealthy != 0 {
 		health = fmt.Sprintf("      # health: { path: /health }        # the origin answers %d to /: name a path that it answers with 200", f.Unhealthy)
 	}
 	secure := ""
 	if f.Email != "" {
-		secure = fmt.Sprintf(`    https: { redirect: true }          # plain HTTP is sent to https://
+		secure = fmt.Sprintf(`    https: { redirect: true }          # redirects plain HTTP to https://
 
 tls:
-  acme: { email: "%s" }   # certificates for all hosts, by themselves
+  acme: { email: "%s" }   # edges order and renew certificates for all hosts
 `, f.Email)
 	}
 	record := func(name string, a netip.Addr) string {
@@ -181,10 +181,10 @@ func (f *firstFiles) write(ctx context.Context, dir string, out io.Writer) error
 	fleet.PrintWarnings(out)
 	before := ""
 	if f.Unreached {
-		before = "let the origin answer, or correct its URL in " + fleetFile + "; then "
+		before = "start the origin, or correct its URL in " + fleetFile + "; then "
 	}
 	_, err = fmt.Fprintf(out, `next: %[2]skaiku check %[1]s
-then kaiku deploy --config %[1]s --dry-run, which tells what it would do on the machines, and the same without --dry-run
+then kaiku deploy --config %[1]s --dry-run, which prints what it would change, and the same command without --dry-run
 `, fleetFile, before)
 	return err
 }

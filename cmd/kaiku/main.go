@@ -133,5 +133,5 @@ func wants(names ...string) cobra.PositionalArgs {
 }
 
 func configFlag(cmd *cobra.Command, config *string) {
-	cmd.Flags().StringVar(config, "config", "fleet.yaml", "fleet `FILE`")
+	cmd.Flags().StringVar(config, "config", "fleet.yaml", "`FILE` that describes the fleet")
 }

@@ -48,7 +48,7 @@ use --lost.`,
 	f.BoolVar(&fl.dryRun, "dry-run", false, "print the plan and change nothing")
 	f.BoolVar(&fl.yes, "yes", false, "don't ask")
 	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false,
-		"accept host keys that known_hosts doesn't have, without asking")
+		"accept host keys that are not in known_hosts without asking")
 	f.DurationVar(&fl.settle, "settle", 0,
 		"how long to wait after the drain (default the longest TTL of edge names plus 5s)")
 	return cmd

@@ -170,7 +170,7 @@ func (f *Fleet) checkLoopAddr(at string, ip netip.Addr, port int) {
 		}
 	}
 	if f.onEachEdge(ip) {
-		f.warnf(at, "%s is each edge itself: does a server run on every edge?", ip)
+		f.warnf(at, "%s means the edge's own machine: does this server run on every edge?", ip)
 	}
 }
 
