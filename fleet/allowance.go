@@ -102,26 +102,26 @@ func (c *consumers) end() {
 	}
 }
 
-// insider is the gate's own connection to the server. It is made when it is first needed.
-type insider struct {
+// internalClient is the gate's own connection to the server. It is made when it is first needed.
+type internalClient struct {
 	mu   sync.Mutex
 	conn *nats.Conn
 }
 
 // deleteConsumer asks the server to delete a consumer, and doesn't wait. If that fails, the
 // consumer ends a minute after its last client.
-func (i *insider) deleteConsumer(c *Control, stream, name string) {
+func (i *internalClient) deleteConsumer(c *Control, stream, name string) {
 	i.do(c, func(conn *nats.Conn) error {
 		return conn.PublishRequest("$JS.API.CONSUMER.DELETE."+stream+"."+name, "_INBOX.gate", nil)
 	})
 }
 
 // publish sends a message to a node.
-func (i *insider) publish(c *Control, subject string, b []byte) {
+func (i *internalClient) publish(c *Control, subject string, b []byte) {
 	i.do(c, func(conn *nats.Conn) error { return conn.Publish(subject, b) })
 }
 
-func (i *insider) do(c *Control, do func(*nats.Conn) error) {
+func (i *internalClient) do(c *Control, do func(*nats.Conn) error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.conn == nil || i.conn.IsClosed() {
@@ -134,7 +134,7 @@ func (i *insider) do(c *Control, do func(*nats.Conn) error) {
 	_ = do(i.conn) // as above
 }
 
-func (i *insider) close() {
+func (i *internalClient) close() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.conn != nil {

@@ -34,7 +34,7 @@ type Client struct {
 	conn     *nats.Conn
 	js       jetstream.JetStream
 	tries    atomic.Int64                  // connection attempts since the last connection; see next
-	signs    atomic.Pointer[signs]         // signs of life; nil before Dial
+	activity atomic.Pointer[activity]      // signs of life; nil before Dial
 	anew     atomic.Pointer[chan struct{}] // see connected
 	calls    sync.RWMutex                  // see hold
 	received atomic.Uint64                 // bytes received over all connections

@@ -43,7 +43,7 @@ func (c *Client) Dial() error {
 	up := nats.ConnHandler(func(n *nats.Conn) {
 		told = false
 		c.tries.Store(0) // the next time, start with the nearest again
-		c.hear()
+		c.recordActivity()
 		next := make(chan struct{})
 		close(*c.anew.Swap(&next))
 		c.Log.Info("control plane: connected", "server", n.ConnectedAddr())
@@ -51,7 +51,7 @@ func (c *Client) Dial() error {
 	c.ctx, c.end = context.WithCancel(context.Background())
 	first := make(chan struct{})
 	c.anew.Store(&first)
-	c.hear()
+	c.recordActivity()
 	var err error
 	c.conn, err = nats.Connect(natsURLs(c.Servers), append(c.options(),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectToServer(c.next),
@@ -146,27 +146,27 @@ func (c *Client) dial(network, addr string) (conn net.Conn, err error) {
 		conn, err = (&net.Dialer{Timeout: dialTime}).DialContext(c.ctx, network, addr)
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		c.hear()
+		c.recordActivity()
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &lively{conn, c}, nil
+	return &activityConn{conn, c}, nil
 }
 
-// lively is a connection that counts all received bytes as signs of life. A pong may wait behind a
+// activityConn is a connection that counts all received bytes as signs of life. A pong may wait behind a
 // large purge.
-type lively struct {
+type activityConn struct {
 	net.Conn
 	client *Client
 }
 
 // Read implements io.Reader.
-func (l *lively) Read(b []byte) (int, error) {
+func (l *activityConn) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	if n > 0 {
 		l.client.received.Add(uint64(n))
-		l.client.hear()
+		l.client.recordActivity()
 	}
 	return n, err
 }
@@ -187,23 +187,23 @@ func (c *Client) next(pool []nats.Server, _ nats.ServerInfo) (*nats.Server, time
 	return &pool[found], pause
 }
 
-// signs has the time of the last sign of life, and the end of the last silence of at least
+// activity has the time of the last sign of life, and the end of the last silence of at least
 // quietAfter.
-type signs struct{ last, quiet time.Time }
+type activity struct{ last, quiet time.Time }
 
-// hear records a sign of life of the control plane, or of the network on the way to it.
-func (c *Client) hear() {
+// recordActivity records a sign of life of the control plane, or of the network on the way to it.
+func (c *Client) recordActivity() {
 	now := time.Now()
 	for {
-		before := c.signs.Load()
-		after := &signs{last: now}
+		before := c.activity.Load()
+		after := &activity{last: now}
 		if before != nil {
 			after.quiet = before.quiet
 			if age(before.last) > quietAfter {
 				after.quiet = now
 			}
 		}
-		if c.signs.CompareAndSwap(before, after) {
+		if c.activity.CompareAndSwap(before, after) {
 			return
 		}
 	}
@@ -232,7 +232,7 @@ func (c *Client) ping(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if !c.conn.IsConnected() || age(c.signs.Load().last) < pingEvery {
+		if !c.conn.IsConnected() || age(c.activity.Load().last) < pingEvery {
 			continue
 		}
 		server := c.server()
@@ -241,8 +241,8 @@ func (c *Client) ping(ctx context.Context) {
 		cancel()
 		switch {
 		case err == nil:
-			c.hear()
-		case age(c.signs.Load().last) > deadAfter && ctx.Err() == nil:
+			c.recordActivity()
+		case age(c.activity.Load().last) > deadAfter && ctx.Err() == nil:
 			c.Log.Warn("control plane: the control node has stopped responding", "server", c.conn.ConnectedAddr())
 			c.tries.Store(int64(server + 1)) // not the same one first
 			_ = c.conn.ForceReconnect()      // fails only if closed

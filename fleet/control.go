@@ -346,7 +346,7 @@ func (p permit) Check(c server.ClientAuthentication) bool {
 		c.RegisterUser(user)
 		return true
 	}
-	who, ok := p.control.gate.who(c.GetOpts().Username)
+	who, ok := p.control.gate.identity(c.GetOpts().Username)
 	if !ok {
 		return false
 	}

@@ -99,8 +99,8 @@ func (f *Follower) InTouch() bool {
 // connections, or has not asked what it missed since. Others may be purging meanwhile; when the
 // control plane is down, nobody can.
 func (f *Follower) CutOff() bool {
-	signs, t := f.Client.signs.Load(), f.touched.Load()
-	return signs == nil || t == nil || age(signs.last) > quietAfter || t.Before(signs.quiet)
+	last, t := f.Client.activity.Load(), f.touched.Load()
+	return last == nil || t == nil || age(last.last) > quietAfter || t.Before(last.quiet)
 }
 
 // defaultDisconnected is the default of MaxDisconnected.

@@ -31,7 +31,7 @@ type gate struct {
 	listener net.Listener
 	tls      *tls.Config
 
-	inside insider
+	inside internalClient
 	ctx    context.Context // ends with close
 	end    context.CancelFunc
 
@@ -185,8 +185,8 @@ func (g *gate) pass(raw net.Conn) error {
 	}
 	in, out := bufio.NewReaderSize(client, 16<<10), bufio.NewReaderSize(inside, 16<<10)
 	who, user := identityOf(client.ConnectionState()), rand.Text()
-	g.know(user, who)
-	defer g.forget(user)
+	g.register(user, who)
+	defer g.unregister(user)
 	allowed := g.addConn(who.node, raw)
 	defer g.removeConn(allowed, raw)
 	if err := introduce(in, inside, out, user); err != nil {
@@ -297,20 +297,20 @@ func connectLine(in *bufio.Reader, user string) ([]byte, error) {
 	return append(append([]byte("CONNECT "), b...), "\r\n"...), err
 }
 
-func (g *gate) know(user string, who identity) {
+func (g *gate) register(user string, who identity) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.names[user] = who
 }
 
-func (g *gate) forget(user string) {
+func (g *gate) unregister(user string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.names, user)
 }
 
-// who returns the identity behind a user name that the gate gave to a connection.
-func (g *gate) who(user string) (identity, bool) {
+// identity returns the identity behind a user name that the gate gave to a connection.
+func (g *gate) identity(user string) (identity, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	id, ok := g.names[user]

@@ -33,7 +33,7 @@ func (s *Store) openRecords() error {
 				return err
 			}
 		}
-		if s.purges, err = openPurges(dir, w, why != "", s.opt.Log); err == nil || ofTheMachine(err) {
+		if s.purges, err = openPurges(dir, w, why != "", s.opt.Log); err == nil || isMachineError(err) {
 			break
 		}
 		why = err.Error()
@@ -54,8 +54,8 @@ func (s *Store) openRecords() error {
 	return nil
 }
 
-// ofTheMachine reports whether an error is due to the machine, and not to the files.
-func ofTheMachine(err error) bool {
+// isMachineError reports whether an error is due to the machine, and not to the files.
+func isMachineError(err error) bool {
 	for _, e := range []error{syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EMFILE, syscall.ENFILE,
 		syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT, syscall.EAGAIN} {
 		if errors.Is(err, e) {

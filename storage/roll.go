@@ -396,13 +396,13 @@ func (s *Store) checkFloor() bool {
 	free := int64(fs.Bavail) * int64(fs.Bsize)
 	full := free < floor
 	if s.full.Swap(full) != full {
-		s.tellFloor(full, free, floor)
+		s.logFloor(full, free, floor)
 	}
 	return full
 }
 
-// tellFloor logs a change, once a minute at most.
-func (s *Store) tellFloor(full bool, free, floor int64) {
+// logFloor logs a change, once a minute at most.
+func (s *Store) logFloor(full bool, free, floor int64) {
 	now := time.Now().Unix()
 	if last := s.told.Load(); now-last < 60 || !s.told.CompareAndSwap(last, now) {
 		return

@@ -208,7 +208,7 @@ func (s *Store) Overtaken(epoch uint64, url string, tags []string) bool {
 func (s *Store) Invalidate(p Purge, keys ...string) error {
 	if s.purges.crowded(p.URLs, cmp.Or(s.opt.Records, defaultRecords)) {
 		for _, key := range keys {
-			if err := s.bury(key); err != nil {
+			if err := s.writeTombstone(key); err != nil {
 				return err
 			}
 		}
@@ -220,9 +220,9 @@ func (s *Store) Invalidate(p Purge, keys ...string) error {
 	return err
 }
 
-// bury replaces the object of a key by an object without data, which counts as missing. It stays so
+// writeTombstone replaces the object of a key by an object without data, which counts as missing. It stays so
 // after a restart.
-func (s *Store) bury(key string) error {
+func (s *Store) writeTombstone(key string) error {
 	o := s.Get(key)
 	if o == nil {
 		return nil

@@ -84,15 +84,15 @@ func (v *keyView) atServers() string {
 		return "no node has the role geodns"
 	}
 	for _, s := range v.servers {
-		if why := s.lacks(v.zone.keys); why != "" {
+		if why := s.mismatch(v.zone.keys); why != "" {
 			return s.node + ": " + why
 		}
 	}
 	return ""
 }
 
-// lacks returns why a name server does not publish the keys as their file has them, or "".
-func (s *serverView) lacks(keys dnssec.Keys) string {
+// mismatch returns why a name server does not publish the keys as their file has them, or "".
+func (s *serverView) mismatch(keys dnssec.Keys) string {
 	if s.err != nil {
 		return s.err.Error()
 	}
@@ -165,7 +165,7 @@ func (v *keyView) print(w io.Writer) (bad bool) {
 		say("  key %-5d %s", key.Tag(), key.State)
 	}
 	for _, s := range v.servers {
-		if why := s.lacks(v.zone.keys); why != "" {
+		if why := s.mismatch(v.zone.keys); why != "" {
 			fault("%s: %s", s.node, why)
 		} else {
 			say("  ✓ %s publishes the keys and signs", s.node)

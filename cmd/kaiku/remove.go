@@ -109,7 +109,7 @@ func (fl *removeFlags) remove(cmd *cobra.Command, m *deploy.Remover, f *config.F
 	if _, err := plan.WriteTo(out); err != nil {
 		return err
 	}
-	for _, warning := range missed(f, m.Target.Name, zones) {
+	for _, warning := range lossesWithout(f, m.Target.Name, zones) {
 		fmt.Fprintf(out, "  warning: %s\n", warning)
 	}
 	if fl.dryRun || plan.Nothing() {
@@ -144,8 +144,8 @@ func noticeTime(f *config.Fleet) time.Duration {
 		config.Duration(2*time.Second))) + time.Duration(cmp.Or(h.Timeout, config.Duration(time.Second)))
 }
 
-// missed returns what the fleet loses with a node that its file still has.
-func missed(f *config.Fleet, name string, zones []*geodns.Zone) []string {
+// lossesWithout returns what the fleet loses with a node that its file still has.
+func lossesWithout(f *config.Fleet, name string, zones []*geodns.Zone) []string {
 	n := f.Node(name)
 	if n == nil {
 		return nil

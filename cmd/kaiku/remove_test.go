@@ -101,22 +101,22 @@ func TestRemoveCommand(t *testing.T) {
 	testwait.Until(t, "nobody knows it any more", func() bool { return !knows("gone") })
 }
 
-// A removal first says what the fleet will lack without the node.
-func TestRemovalIsMissed(t *testing.T) {
+// A removal first prints what the fleet loses without the node.
+func TestRemovalWarnings(t *testing.T) {
 	f, zones, err := config.Load(writeDeployed(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.Sites[0].Origin.Shield = "hel1"
-	if got := strings.Join(missed(f, "ns1", zones), "\n"); !strings.Contains(got, "it is the only name server") ||
+	if got := strings.Join(lossesWithout(f, "ns1", zones), "\n"); !strings.Contains(got, "it is the only name server") ||
 		!strings.Contains(got, "zone example.com lists it as name server ns1.example.com: first delete that name") {
 		t.Errorf("ns1: %s", got)
 	}
-	if got := strings.Join(missed(f, "hel1", zones), "\n"); !strings.Contains(got, "it is the only edge") ||
+	if got := strings.Join(lossesWithout(f, "hel1", zones), "\n"); !strings.Contains(got, "it is the only edge") ||
 		!strings.Contains(got, "it is the shield of site www") {
 		t.Errorf("hel1: %s", got)
 	}
-	if got := missed(f, "gone", zones); got != nil {
+	if got := lossesWithout(f, "gone", zones); got != nil {
 		t.Errorf("a node that is not there: %s", got)
 	}
 }

@@ -43,7 +43,7 @@ func (s *Cache) fetch(site *site.Site, r *http.Request, o origin.FetchOptions, s
 	if err != nil {
 		return nil, false, err
 	}
-	covered = purge.Lacks(r.Header, resp.Header)
+	covered = purge.Behind(r.Header, resp.Header)
 	err = cleanResponse(resp)
 	if resp.StatusCode < 100 { // net/http accepts such a status, but can't send it
 		err = fmt.Errorf("the origin sent the invalid status %03d (RFC 9110, 15)", resp.StatusCode)

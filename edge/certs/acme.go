@@ -326,7 +326,7 @@ func (a *ACME) event(_ context.Context, event string, data map[string]any) error
 // challengeCertificate returns the answer to a TLS-ALPN-01 challenge, or nil if there is no order
 // for the name.
 func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if name := strings.ToLower(hello.ServerName); !slices.Contains(a.wanted(), name) || !a.asked(name) {
+	if name := strings.ToLower(hello.ServerName); !slices.Contains(a.wanted(), name) || !a.mayBeOrdering(name) {
 		return nil, nil
 	}
 	return a.byHTTP.GetCertificate(hello)
@@ -335,7 +335,7 @@ func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificat
 // answerChallenge does the work of Certificates.AnswerChallenge. Other challenges go to the origin,
 // which may order certificates itself.
 func (a *ACME) answerChallenge(w http.ResponseWriter, r *http.Request, host string) bool {
-	if !certmagic.LooksLikeHTTPChallenge(r) || !slices.Contains(a.wanted(), host) || !a.asked(host) {
+	if !certmagic.LooksLikeHTTPChallenge(r) || !slices.Contains(a.wanted(), host) || !a.mayBeOrdering(host) {
 		return false
 	}
 	issuer, ok := a.byHTTP.Issuers[0].(*certmagic.ACMEIssuer)

@@ -35,14 +35,14 @@ func (p *Purger) SetPosition(h http.Header) {
 	}
 }
 
-// Lacks reports whether a peer's response may be older than purges that this edge had applied when
-// it sent the request. Peers of an earlier version state no position, and Lacks reports false.
-func Lacks(asked, answered http.Header) bool {
-	if len(asked[PositionField]) == 0 || len(answered[PositionField]) == 0 {
+// Behind reports whether a peer's response may be older than purges that this edge had applied when
+// it sent the request. Peers of an earlier version state no position, and Behind reports false.
+func Behind(request, response http.Header) bool {
+	if len(request[PositionField]) == 0 || len(response[PositionField]) == 0 {
 		return false
 	}
-	want, err1 := PositionOf(asked)
-	have, err2 := PositionOf(answered)
+	want, err1 := PositionOf(request)
+	have, err2 := PositionOf(response)
 	return err1 != nil || err2 != nil || !covers(have, want)
 }
 

@@ -166,11 +166,11 @@ func (r *relay) Serve(ctx context.Context) error {
 			}
 			return err
 		}
-		conns.Go(func() { r.carry(ctx, near) })
+		conns.Go(func() { r.forward(ctx, near) })
 	}
 }
 
-func (r *relay) carry(ctx context.Context, near net.Conn) {
+func (r *relay) forward(ctx context.Context, near net.Conn) {
 	defer near.Close()
 	far, err := r.dial(ctx, "tcp", r.to)
 	if err != nil {
