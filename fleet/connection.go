@@ -154,8 +154,8 @@ func (c *Client) dial(network, addr string) (conn net.Conn, err error) {
 	return &activityConn{conn, c}, nil
 }
 
-// activityConn is a connection that counts all received bytes as signs of life. A pong may wait behind a
-// large purge.
+// activityConn is a connection that counts all received bytes as signs of life. A pong may wait
+// behind a large purge.
 type activityConn struct {
 	net.Conn
 	client *Client

@@ -220,8 +220,8 @@ func (s *Store) Invalidate(p Purge, keys ...string) error {
 	return err
 }
 
-// writeTombstone replaces the object of a key by an object without data, which counts as missing. It stays so
-// after a restart.
+// writeTombstone replaces the object of a key by an object without data, which counts as missing.
+// It stays so after a restart.
 func (s *Store) writeTombstone(key string) error {
 	o := s.Get(key)
 	if o == nil {

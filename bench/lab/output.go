@@ -95,7 +95,8 @@ func (r *report) tables() (all []table) {
 	}
 	if p := r.Purge; p != nil {
 		t := table{"Purges over the ocean, ms", []string{"", "median", "p99", "longest"}, [][]string{
-			{"until the operator gets the answer", ms(quantile(p.Ack, 0.5)), ms(quantile(p.Ack, 0.99)), ms(quantile(p.Ack, 1))},
+			{"until the operator gets the answer", ms(quantile(p.Ack, 0.5)), ms(quantile(p.Ack, 0.99)),
+				ms(quantile(p.Ack, 1))},
 			{"from the answer until the last old response", ms(quantile(p.Last, 0.5)), ms(quantile(p.Last, 0.99)),
 				ms(quantile(p.Last, 1))}}, p.note()}
 		for _, c := range cities() {

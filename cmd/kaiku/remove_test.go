@@ -108,7 +108,8 @@ func TestRemovalWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Sites[0].Origin.Shield = "hel1"
-	if got := strings.Join(lossesWithout(f, "ns1", zones), "\n"); !strings.Contains(got, "it is the only name server") ||
+	if got := strings.Join(lossesWithout(f, "ns1", zones), "\n"); !strings.Contains(got,
+		"it is the only name server") ||
 		!strings.Contains(got, "zone example.com lists it as name server ns1.example.com: first delete that name") {
 		t.Errorf("ns1: %s", got)
 	}

@@ -65,8 +65,9 @@ func (a *ACME) metaKey(name string) string {
 	return certmagic.StorageKeys.SiteMeta(a.byHTTP.Issuers[0].IssuerKey(), name)
 }
 
-// mayBeOrdering reports whether an order for a name may be under way in the fleet. Anyone can send requests
-// that look like challenges. They cost a look-up in the Vault only if mayBeOrdering returns true.
+// mayBeOrdering reports whether an order for a name may be under way in the fleet. Anyone can send
+// requests that look like challenges. They cost a look-up in the Vault only if mayBeOrdering
+// returns true.
 func (a *ACME) mayBeOrdering(name string) bool {
 	if _, here := certmagic.GetACMEChallenge(name); here || a.Vault == nil {
 		return true

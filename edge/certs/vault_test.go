@@ -330,7 +330,8 @@ func TestChallengesOfOtherNames(t *testing.T) {
 	}
 	a.Changed("acme/ca/challenge_tokens/www.example.com.json")
 	if len(a.pending) != 1 || !a.mayBeOrdering("www.example.com") || a.mayBeOrdering("1.example.net") {
-		t.Errorf("%d are pending, %v, %v", len(a.pending), a.mayBeOrdering("www.example.com"), a.mayBeOrdering("1.example.net"))
+		t.Errorf("%d are pending, %v, %v", len(a.pending), a.mayBeOrdering("www.example.com"),
+			a.mayBeOrdering("1.example.net"))
 	}
 	a.setNames(nil)
 	a.Changed("acme/ca/challenge_tokens/www.example.com.json")
