@@ -54,7 +54,7 @@ func TestDeployFleetSpare(t *testing.T) {
 			}
 			testwait.Until(t, "none can be spared, as too few have the log", func() bool {
 				err = spare("c1")
-				return err != nil && strings.Contains(err.Error(), "other control nodes have the whole log")
+				return err != nil && strings.Contains(err.Error(), "other control nodes have all data of the group")
 			})
 		})
 	}

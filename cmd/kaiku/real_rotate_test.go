@@ -143,7 +143,7 @@ func (w *rotateWorld) rotateToken(t *testing.T) {
 // rotateKeyStopped interrupts a rotation between two nodes, and continues it.
 func (w *rotateWorld) rotateKeyStopped(t *testing.T) {
 	before := strings.TrimSpace(readFile(t, w.key))
-	out, code := w.rotate(t, []string{"step 2 of 3: nodes use", "n1: restarted"}, "rotate", "fleet-key")
+	out, code := w.rotate(t, []string{"step 2 of 3: nodes will use", "n1: restarted"}, "rotate", "fleet-key")
 	if code != 1 || !strings.Contains(out, "to continue, run kaiku rotate fleet-key --config "+w.config) {
 		t.Errorf("exit code %d", code)
 	}

@@ -118,7 +118,7 @@ func TestRotation(t *testing.T) {
 			if err != nil && !stopped {
 				t.Fatalf("%s, stopped at %d: %v", what, stopAt, err)
 			}
-			if stopped && stopAt > 1 && !strings.Contains(err.Error(), "run kaiku rotate x again") {
+			if stopped && stopAt > 1 && !strings.Contains(err.Error(), "to continue, run kaiku rotate x") {
 				t.Errorf("%s, stopped at %d: %v", what, stopAt, err)
 			}
 			r.wantKnown()
@@ -183,7 +183,7 @@ func TestRotationSteps(t *testing.T) {
 			t.Fatalf("the old secret is given up without an answer: %v, %q", err, r.read(r.file))
 		}
 	}
-	if n := strings.Count(r.told.String(), "nodes learn"); n != 1 {
+	if n := strings.Count(r.told.String(), "nodes will accept the new secret"); n != 1 {
 		t.Errorf("the first step is done %d times", n)
 	}
 	answer = true
