@@ -169,7 +169,7 @@ func TestDNSSECRollover(t *testing.T) {
 	k.step(rollover, "caches may still have its signatures") // the zone has a TTL of two hours
 	k.now = k.now.Add(time.Hour)
 	k.step(rollover, "step 4 of 4")
-	k.step(rollover, "error: the step before isn't done at all name servers: ns: shows 2 keys")
+	k.step(rollover, "error: the step before isn't done at all name servers: ns: publishes 2 keys")
 	k.deploy()
 	k.status(false, "✓ the parent has the DS record")
 	if ds := k.ds(); ds != next {
@@ -190,7 +190,7 @@ func TestDNSSECLeave(t *testing.T) {
 	k.step(leave, "its CDS record doesn't match the key file")
 	k.deploy()
 	k.step(leave, "step 2 of 3")
-	k.step((*keyStep).rollover, "error: example.test leaves DNSSEC")
+	k.step((*keyStep).rollover, "error: example.test is leaving DNSSEC")
 	k.registrar()
 	k.step(leave, "Caches may still have the previous one")
 	k.now = k.now.Add(parentWait + time.Second)
