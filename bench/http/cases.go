@@ -27,6 +27,7 @@ var (
 	huge   = setup{Memory: 6144, Disk: 8192, RAMHolds: true}
 	vast   = setup{Memory: 256, Disk: 96 << 10} // an object may take up to a quarter of Disk
 	both   = setup{Memory: 2048, Disk: 4096, RAMHolds: true, Cores: "0,1"}
+	empty  = setup{Memory: 256, Disk: 4096}
 	tiers  = setup{Memory: 2048, Disk: 4096, RAMHolds: true, Shield: true}
 )
 
@@ -56,6 +57,7 @@ type how string
 const (
 	each  how = "each"  // hits: all objects, in turn
 	fresh how = "new"   // misses: each request for another object
+	cold  how = "cold"  // as many misses as fill the peer with -fill MiB
 	pass  how = "pass"  // misses that may not be stored, each for another object
 	parts how = "range" // 64 KiB ranges of one object
 	idle  how = "idle"  // connections that stay idle
@@ -144,6 +146,7 @@ func namedCases() []testCase {
 		miss("miss-1048576", "misses of 1 MiB", inRAM, mib, caches),
 		passed,
 		miss("miss-shield", "misses of 8 KiB through a second cache", tiers, 8*kib, []string{"kaiku", "nginx"}),
+		coldStart(),
 		{Name: "http1/disk", Title: "HTTP/1.1, 2 GiB of 1 MiB objects, 256 MiB of RAM tier", Setup: onDisk,
 			Proto: "http1", Size: mib, Count: 2048, Conns: 8, Streams: 1,
 			How: each, Status: 200, Body: mib, Peers: caches},
@@ -180,8 +183,15 @@ func namedCases() []testCase {
 	}
 }
 
+// coldStart returns the case that fills empty peers.
+func coldStart() testCase {
+	return testCase{Name: "http1/cold", Title: "HTTP/1.1, a cold start: fill with objects of 8 KiB", Setup: empty,
+		Proto: "http1", Size: 8 * kib, Count: 1, Conns: 16, Streams: 1, How: cold, Status: 200, Body: 8 * kib,
+		Peers: caches}
+}
+
 // misses reports whether each request of a case reaches the origin.
-func (c *testCase) misses() bool { return c.How == fresh || c.How == pass }
+func (c *testCase) misses() bool { return c.How == fresh || c.How == pass || c.How == cold }
 
 // sample is the result of one round of one peer.
 type sample struct {

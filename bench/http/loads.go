@@ -31,8 +31,8 @@ func (b *bench) wrk(ctx context.Context, i *instance, c testCase) (o outcome, er
 	switch c.How {
 	case churn:
 		mode = each
-	case fresh:
-		first = b.fresh
+	case fresh, cold:
+		mode, first = fresh, b.fresh
 	case pass:
 		mode, first = fresh, unstoredFrom+b.fresh
 	}

@@ -57,6 +57,7 @@ type bench struct {
 	origin *origin
 	log    io.Writer
 	fresh  int64 // number of the next object that no peer has requested
+	mebis  int64 // MiB of objects in the case http1/cold
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -74,6 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	out := flags.String("out", "", "write the tables to this file too")
 	b := &bench{log: stderr, fresh: coldFrom}
 	flags.IntVar(&b.rounds, "rounds", 3, "rounds, 1 to 50")
+	flags.Int64Var(&b.mebis, "fill", 128, "MiB of objects for http1/cold to fill a peer with, at least, in each round")
 	flags.DurationVar(&b.length, "time", 2*time.Second, "of load on each peer in each round, 1s to 1m")
 	if err := flags.Parse(args); err != nil {
 		return err
