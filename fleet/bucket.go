@@ -154,7 +154,7 @@ func (w *watch) follow(ctx context.Context) error {
 // pump passes entries to take for as long as the bucket and the connection stay the same.
 func (w *watch) pump(ctx context.Context, at Position, anew <-chan struct{},
 	updates <-chan jetstream.KeyValueEntry) error {
-	tick := time.NewTicker(leaseEvery)
+	tick := time.NewTicker(bucketEvery)
 	defer tick.Stop()
 	whole, last := false, time.Now()
 	for {

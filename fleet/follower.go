@@ -62,7 +62,7 @@ func (f *Follower) Applied() Position {
 }
 
 // provenFor is how long a confirmation by a majority of the control nodes counts. The edge asks for
-// one each second.
+// one every pollEvery.
 const provenFor = LeaseTime
 
 // Proven reports whether the log has what the edge has applied. It is true if a majority of the
@@ -224,10 +224,10 @@ type answer struct {
 	err      error
 }
 
-// pollEnd asks for the end of the log every second. Meanwhile purges are applied: over an ocean, an
+// pollEnd asks for the end of the log every pollEvery. Meanwhile purges are applied: over an ocean, an
 // answer takes as long as a purge.
 func (f *Follower) pollEnd(ctx context.Context, answers chan<- answer) {
-	tick := time.NewTicker(leaseEvery)
+	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
 		select {

@@ -27,7 +27,7 @@ func (s *stall) stalls(end, applied, bytes uint64, now time.Time) bool {
 	}
 	passed := now.Sub(s.at)
 	if s.at.IsZero() || applied != s.had || float64(bytes-s.bytes) >= passed.Seconds()*stallBytes &&
-		passed >= leaseEvery/2 {
+		passed >= pollEvery/2 {
 		since := s.since
 		if since.IsZero() || applied != s.had {
 			since = now
