@@ -12,7 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A beat says that a lease still holds. An edge asks for the end of the purge log every pollEvery, and
+// A beat says that a lease still holds. An edge asks for the end of the purge log every pollEvery,
+// and
 // sends a beat with that question: it confirms the lease that the edge wrote last, and has the
 // values of it that change often. The control node collects the beats of its edges and writes them
 // to the registry as one entry (see beats). So an edge writes its lease only if something else in

@@ -224,7 +224,8 @@ type answer struct {
 	err      error
 }
 
-// pollEnd asks for the end of the log every pollEvery. Meanwhile purges are applied: over an ocean, an
+// pollEnd asks for the end of the log every pollEvery. Meanwhile purges are applied: over an ocean,
+// an
 // answer takes as long as a purge.
 func (f *Follower) pollEnd(ctx context.Context, answers chan<- answer) {
 	tick := time.NewTicker(pollEvery)
