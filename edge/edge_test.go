@@ -204,8 +204,7 @@ func (e *testEdge) do(r *http.Request) answer {
 }
 
 // doCut is do for a response that the edge cuts short. With HTTP/3 the stream may be reset before
-// the
-// client looks at its header block.
+// the client looks at its header block.
 func (e *testEdge) doCut(r *http.Request) answer {
 	resp, err := e.client.Do(r)
 	if err != nil {

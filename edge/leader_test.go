@@ -59,8 +59,7 @@ func TestSlowLeaderHoldsUpNobody(t *testing.T) {
 }
 
 // TestOneWriteOfAMiss has a client see the header block and the body of a small miss in one read,
-// as
-// the edge writes them in one.
+// as the edge writes them in one.
 func TestOneWriteOfAMiss(t *testing.T) {
 	t.Parallel()
 	body := strings.Repeat("0123456789abcdef", 384) // more than net/http buffers

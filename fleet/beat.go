@@ -13,8 +13,7 @@ import (
 )
 
 // A beat says that a lease still holds. An edge asks for the end of the purge log every pollEvery,
-// and
-// sends a beat with that question: it confirms the lease that the edge wrote last, and has the
+// and sends a beat with that question: it confirms the lease that the edge wrote last, and has the
 // values of it that change often. The control node collects the beats of its edges and writes them
 // to the registry as one entry (see beats). So an edge writes its lease only if something else in
 // it changes, once on each connection, and every rewriteEvery. If each edge wrote its lease every

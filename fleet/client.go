@@ -63,8 +63,7 @@ const (
 	renewEvery  = 2 * time.Second
 	renewPauses = 5
 	// pollEvery is how often a node asks for the end of the purge log. 500 edges that ask each
-	// second
-	// cost each of three control nodes 13 % of a core.
+	// second cost each of three control nodes 13 % of a core.
 	pollEvery = 1500 * time.Millisecond
 	// bucketEvery is how often a node checks whether a bucket is still the same one.
 	bucketEvery = time.Second

@@ -188,8 +188,7 @@ func (c *Control) finishConversion(ctx context.Context) error {
 }
 
 // maxConversionWait is how long a client is kept waiting while the log is converted, before it has
-// to
-// connect again. It is shorter than the client's own limit.
+// to connect again. It is shorter than the client's own limit.
 const maxConversionWait = 2 * time.Second
 
 // untilOpen waits until the log has been converted, for maxConversionWait at most.

@@ -225,8 +225,7 @@ type answer struct {
 }
 
 // pollEnd asks for the end of the log every pollEvery. Meanwhile purges are applied: over an ocean,
-// an
-// answer takes as long as a purge.
+// an answer takes as long as a purge.
 func (f *Follower) pollEnd(ctx context.Context, answers chan<- answer) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()

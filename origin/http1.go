@@ -319,8 +319,7 @@ func (s *switched) CloseWrite() error {
 }
 
 // hasNoEvents reports whether poll(2) shows none of the given events for c. It does for a
-// connection
-// that is no socket.
+// connection that is no socket.
 func hasNoEvents(c *conn, events int16) bool {
 	if c.raw == nil {
 		return true

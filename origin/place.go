@@ -233,8 +233,7 @@ func ServerOf(of io.Reader) int {
 }
 
 // Arrived reports whether n bytes of a response body can be read at once. For at most wait, it
-// waits
-// for them. The response must have a Content-Length of at least n.
+// waits for them. The response must have a Content-Length of at least n.
 func Arrived(of io.Reader, n int64, wait time.Duration) bool {
 	if n == 0 {
 		return true

@@ -352,10 +352,8 @@ func BenchmarkApply(b *testing.B) {
 }
 
 // BenchmarkWrite stores objects, several writers at once. It reports the CPU time and the page
-// faults
-// of an object, and how many bytes go to the disk for each byte of keys, metadata and bodies
-// (proc(5),
-// /proc/pid/io).
+// faults of an object, and how many bytes go to the disk for each byte of keys, metadata and bodies
+// (proc(5), /proc/pid/io).
 func BenchmarkWrite(b *testing.B) {
 	for _, size := range []int{200, 1 << 10, 8 << 10, 1 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {

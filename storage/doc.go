@@ -80,9 +80,8 @@
 // Badger writes a value log by a mapping of the file. There each page costs a page fault, which
 // holds a processor of Go's scheduler, and another one after each sync. So on Linux the part of the
 // mapping that is written next, at most 4 MiB, is anonymous memory. After each transaction the
-// store
-// writes the new bytes to the file with pwrite(2), and only then returns (window_linux.go). A kill
-// before that leaves records whose values are missing, so the objects are misses.
+// store writes the new bytes to the file with pwrite(2), and only then returns (window_linux.go). A
+// kill before that leaves records whose values are missing, so the objects are misses.
 //
 // # Guarantees
 //

@@ -420,8 +420,7 @@ func (s *Store) putMeta(c class, m *meta) (*Object, error) {
 
 // putObject is putMeta that also writes the last chunk, unless rest is nil. Both become durable
 // together. A small chunk that is the whole body becomes part of the metadata. The data of the
-// chunk
-// begins at valueHeader of rest.
+// chunk begins at valueHeader of rest.
 func (s *Store) putObject(c class, m *meta, id objectID, rest []byte) (*Object, error) {
 	hold := s.Hold(m.epoch)
 	if hold == nil {

@@ -91,8 +91,7 @@ func mappingOf(db *badger.DB, number uint32) *z.MmapFile {
 }
 
 // before prepares the window for a commit of at most size bytes. After an error, bytes of an
-// earlier
-// commit are not in the file, and nothing may be written.
+// earlier commit are not in the file, and nothing may be written.
 func (w *window) before(db *badger.DB, size int) error {
 	if err := w.flush(); err != nil {
 		return err

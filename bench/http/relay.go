@@ -11,9 +11,8 @@ import (
 )
 
 // relay is a way to a peer on which each byte takes a while, over TCP and UDP. It loses nothing,
-// and
-// has no limit of bandwidth. It acknowledges TCP itself, so that TCP's slow start costs no time.
-// QUIC's does.
+// and has no limit of bandwidth. It acknowledges TCP itself, so that TCP's slow start costs no
+// time. QUIC's does.
 type relay struct {
 	to    string
 	delay time.Duration // each way

@@ -44,8 +44,7 @@ type exchange struct {
 	failedAlong bool
 	// counts means that the bytes sent count for the object in readers. accounted is how many were
 	// counted already. passed means that the request was passed through, so the origin sent just
-	// these
-	// bytes.
+	// these bytes.
 	counts    bool
 	accounted int64
 	passed    bool

@@ -150,8 +150,7 @@ func (f *flight) readSmall(r io.Reader, to body, arrived bool) (n int64, err err
 }
 
 // showLater shows the header block of a small body after a while, unless the caller calls stop
-// before
-// that. After stop, only the caller changes the body.
+// before that. After stop, only the caller changes the body.
 func (f *flight) showLater(to body) (stop func()) {
 	over := false // guarded by f.mu
 	t := time.AfterFunc(showAfter, func() {

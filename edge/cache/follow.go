@@ -274,8 +274,7 @@ func (s *Cache) serveFollowed(j *following) bool {
 }
 
 // likelyTags are the tags that a response will probably have: those of the stored response, or
-// those
-// of the host.
+// those of the host.
 type likelyTags struct {
 	stored *storage.Object // nil if there is none
 	site   *site.Site

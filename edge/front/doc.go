@@ -11,8 +11,7 @@
 // Server.Do, which makes an Exchange of the request. Do checks the target, finds out whether there
 // is a body (message.go), and limits what the request may hold (underway.go, parked.go). Then the
 // Handler answers. Do counts and logs the request when that is over. Over HTTP/3 the lane comes
-// just
-// before the Handler (http3ready.go).
+// just before the Handler (http3ready.go).
 //
 // # What the Handler can rely on
 //

@@ -110,8 +110,7 @@ func (r *Exchange) Write(p []byte) (int, error) {
 }
 
 // write is Write for a piece. Over HTTP/1.1 it sends the first bytes of a body with the header
-// block,
-// in one write of the socket.
+// block, in one write of the socket.
 func (r *Exchange) write(p []byte) (int, error) {
 	if r.gather == nil || r.bytes > 0 || len(p) < gatherFirst || len(p) > gatherMost {
 		return r.ResponseWriter.Write(p)
