@@ -44,9 +44,10 @@ type accepted struct {
 	err  error
 }
 
-func newPeerListener(l net.Listener, conf *tls.Config) *peerListener {
-	p := &peerListener{Listener: l, conf: conf, ready: make(chan accepted), early: map[netip.Prefix]int{},
-		nodes: map[string][]net.Conn{}}
+// newPeerListener makes a listener that accepts connections from now on. serveHTTP2 may be nil.
+func newPeerListener(l net.Listener, conf *tls.Config, serveHTTP2 func(*tls.Conn)) *peerListener {
+	p := &peerListener{Listener: l, conf: conf, serveHTTP2: serveHTTP2, ready: make(chan accepted),
+		early: map[netip.Prefix]int{}, nodes: map[string][]net.Conn{}}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	p.work.Go(p.serve)
 	return p

@@ -30,8 +30,8 @@ func startPeers(t *testing.T, own bool) (addr string, l *peerListener) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	s := &Server{OwnHTTP2: own, Log: log, Panics: &Panics{Log: log}}
 	conf := &tls.Config{Certificates: []tls.Certificate{newCertificate(t)}, NextProtos: []string{"h2", "http/1.1"}}
-	l = newPeerListener(plain, conf)
-	h := s.newPeers(l)
+	s.PeerTLS = conf
+	h := s.newPeers(plain)
 	named := func(name string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, name)
@@ -49,7 +49,7 @@ func startPeers(t *testing.T, own bool) (addr string, l *peerListener) {
 			t.Errorf("served: %v", err)
 		}
 	})
-	return plain.Addr().String(), l
+	return plain.Addr().String(), h.listener
 }
 
 // overBoth runs a test with the edge's own server of HTTP/2 and with net/http's.

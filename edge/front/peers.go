@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"math"
+	"net"
 	"net/http"
 	"sync"
 
@@ -23,13 +24,15 @@ type peerServer struct {
 }
 
 // newPeers makes the server of a listener for other edges.
-func (s *Server) newPeers(l *peerListener) *peerServer {
-	p := &peerServer{Server: NewHTTP(http.HandlerFunc(s.servePeer), s.Log), listener: l}
+func (s *Server) newPeers(l net.Listener) *peerServer {
+	p := &peerServer{Server: NewHTTP(http.HandlerFunc(s.servePeer), s.Log)}
 	p.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxPeerStreams}
+	var serveHTTP2 func(*tls.Conn)
 	if s.OwnHTTP2 {
 		p.http2 = s.newPeerHTTP2()
-		l.serveHTTP2 = s.servePeerHTTP2(p.http2)
+		serveHTTP2 = s.servePeerHTTP2(p.http2)
 	}
+	p.listener = newPeerListener(l, s.PeerTLS, serveHTTP2)
 	return p
 }
 

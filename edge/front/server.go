@@ -175,7 +175,7 @@ func (s *Server) Serve(ctx context.Context, secure <-chan struct{}) error {
 		}
 	}
 	if s.peer != nil {
-		h := s.newPeers(newPeerListener(s.peer, s.PeerTLS))
+		h := s.newPeers(s.peer)
 		servers = append(servers, h)
 		go func() { failed <- h.serve() }()
 	}
