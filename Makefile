@@ -47,7 +47,7 @@ run: build
 
 test: check-go
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 25m ./...
-	$(if $(RACE),$(GO) test ./edge)
+	$(if $(RACE),$(GO) test ./edge ./edge/front/http2)
 
 # Builds dist/kaiku_VERSION_ARCH.deb. Its units come from the same templates as those of `kaiku deploy`.
 NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2

@@ -1,3 +1,7 @@
+//go:build !race
+
+// The race detector makes everything larger.
+
 package http2
 
 import (
