@@ -45,9 +45,13 @@ build: check-go
 run: build
 	bin/kaiku demo
 
+# The race detector makes tests slow. What it leaves out runs without it: the edge's tests over the
+# other protocols, and what measures memory.
+WITHOUT_RACE = $(shell sed -n 's/^func \(Test[A-Za-z0-9]*\)(t \*testing.T) { over.*/\1|/p' edge/*_test.go | tr -d '\n')TestMemoryOfIdle
+
 test: check-go
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 25m ./...
-	$(if $(RACE),$(GO) test ./edge ./edge/front/http2)
+	$(if $(RACE),@$(GO) test -parallel 4 -run '^($(WITHOUT_RACE))$$' ./edge ./edge/front/http2)
 
 # Builds dist/kaiku_VERSION_ARCH.deb. Its units come from the same templates as those of `kaiku deploy`.
 NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
