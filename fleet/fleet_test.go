@@ -195,17 +195,7 @@ func TestRegistry(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	a, b := dial(t, nodes, "hel1", RoleEdge), dial(t, nodes, "ns1", RoleGeoDNS)
 	e := startEdge(t, a, Position{})
-	run := func(r *Registry) (stop func()) {
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- r.Serve(ctx) }()
-		stop = sync.OnceFunc(func() {
-			cancel()
-			<-done
-		})
-		t.Cleanup(stop)
-		return stop
-	}
+	run := func(r *Registry) (stop func()) { return serveRegistry(t, r) }
 	one := &Registry{Client: a, Edges: []string{"hel1"},
 		Self: func() Lease { return Lease{Roles: []string{RoleEdge}, Ready: e.InTouch(), Applied: e.Applied()} }}
 	two := &Registry{Client: b, Edges: []string{"hel1"},

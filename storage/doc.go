@@ -33,8 +33,10 @@
 // written last, so an object exists only when it is whole. Its data is, with varints as in
 // encoding/binary and texts as a uvarint of their length and their bytes:
 //
-//	version (1 byte), fill (8 bytes), size (uvarint), stored (varint, ns since 1970), epoch (uvarint), key (text), URL (text),
-//	number of tags (uvarint), each tag (text), number of extents (uvarint), each: segment, first chunk (uvarints), the caller's data (text)
+//	version (1 byte), fill (8 bytes), size (uvarint), stored (varint, ns since 1970),
+//	epoch (uvarint), key (text), URL (text), number of tags (uvarint), each tag (text),
+//	number of extents (uvarint), each: segment, first chunk (uvarints),
+//	the caller's data (text)
 //
 // The version is 1, or 2 if the whole body follows (text), which is at most 2 KiB and then has no
 // chunks. An earlier Kaiku takes version 2 for damage, so the object is a miss.

@@ -123,12 +123,6 @@ func namedCases() []testCase {
 		c.Name, c.Title, c.Setup = "growth/"+name, "growth: hits of 1 KiB, "+title, with
 		return c
 	}
-	load := func(proto, title string, peers []string) testCase {
-		return testCase{Name: "page/" + proto, Setup: inRAM, Proto: proto, Size: 20 * kib, Count: pagePictures,
-			How:   page,
-			Title: fmt.Sprintf("a page with %d pictures in Chromium, %s, %v each way", pagePictures, title, pageDelay),
-			Conns: 1, Streams: 1, Status: 200, Body: 20 * kib, Peers: peers}
-	}
 	return []testCase{
 		hit("http3", "HTTP/3", kib, 100, 8, 8, overQUIC),
 		hit("http3", "HTTP/3", mib, 64, 4, 2, overQUIC),
@@ -170,9 +164,9 @@ func namedCases() []testCase {
 		{Name: "http1/slow", Title: "memory of each of 1,000 slow clients of an object of 20 GiB", Setup: vast,
 			Proto: "http1", Size: 20 * gib, Count: 1, Conns: slowConns, How: slow, Status: 206,
 			Peers: []string{"kaiku"}},
-		load("tls1", "HTTP/1.1", inBrowser),
-		load("http2", "HTTP/2", inBrowser),
-		load("http3", "HTTP/3", overQUIC),
+		pageLoad("tls1", "HTTP/1.1", inBrowser),
+		pageLoad("http2", "HTTP/2", inBrowser),
+		pageLoad("http3", "HTTP/3", overQUIC),
 		grow("conns-1", "1 connection", inRAM, 100, 1),
 		grow("conns-100", "100 connections", inRAM, 100, 100),
 		grow("conns-10000", "10,000 connections", inRAM, 100, idleConns),
@@ -181,6 +175,13 @@ func namedCases() []testCase {
 		grow("objects-1e6", "1,000,000 objects", huge, 1_000_000, 16),
 		grow("cores-2", "on both cores, which the load needs too", both, 100, 16),
 	}
+}
+
+// pageLoad returns a case in which a browser loads a page.
+func pageLoad(proto, title string, peers []string) testCase {
+	return testCase{Name: "page/" + proto, Setup: inRAM, Proto: proto, Size: 20 * kib, Count: pagePictures, How: page,
+		Title: fmt.Sprintf("a page with %d pictures in Chromium, %s, %v each way", pagePictures, title, pageDelay),
+		Conns: 1, Streams: 1, Status: 200, Body: 20 * kib, Peers: peers}
 }
 
 // coldStart returns the case that fills empty peers.

@@ -107,7 +107,9 @@ func changingOf(b []byte, age time.Duration, st httpcache.Status, name string, d
 	return changing{b[:n], b[n:m], b[m:]}
 }
 
-// qpackForm is the headForm of HTTP/3. It uses entries of QPACK's static table and literals.
+// qpackForm is the headForm of HTTP/3. It uses entries of QPACK's static table and literals. It
+// doesn't share its methods with hpackForm: by a function value, the fields' values would escape to
+// the heap with each hit.
 type qpackForm struct{}
 
 func (qpackForm) render(status int, fields http.Header) []byte {
