@@ -39,12 +39,14 @@ func answerHit(t *testing.T, client *http.Client, method, path string, fields ..
 	return fmt.Sprintln(resp.Status, resp.Header, len(body), fmt.Sprintf("%.40q", body), err)
 }
 
-// http2Hits are requests for what is stored, and whether they are answered by the lane.
-var http2Hits = []struct {
+type hitRequest struct {
 	method, path string
 	fields       []string
 	lane         bool
-}{
+}
+
+// http2Hits are requests for what is stored, and whether they are answered by the lane.
+var http2Hits = []hitRequest{
 	{"GET", "/a", nil, true},
 	{"HEAD", "/a", nil, true},
 	{"GET", "/a", []string{"If-None-Match", `"x"`}, true},
@@ -94,6 +96,22 @@ func originOfHits(w http.ResponseWriter, r *http.Request) {
 // The bodies of middlePath (49 KB) are sent from memory, those of largePath (800 KB) from files.
 var middlePath, largePath = "/" + strings.Repeat("long", 12), "/" + strings.Repeat("long", 200)
 
+func (c hitRequest) String() string { return fmt.Sprintf("%s %.20s %q", c.method, c.path, c.fields) }
+
+// wantAlike fails the test unless a request gets the same from e, by its lane or not as c says, as
+// from an edge without a lane. other is a client of that.
+func wantAlike(t *testing.T, e *testEdge, client, other *http.Client, c hitRequest) {
+	t.Helper()
+	before := counted(t, e, "kaiku_edge_hit_lane_total")
+	got, want := answerHit(t, client, c.method, c.path, c.fields...), answerHit(t, other, c.method, c.path, c.fields...)
+	if got != want {
+		t.Errorf("%s: the lane answers\n%s, and the ordinary path\n%s", c, got, want)
+	}
+	if lane := counted(t, e, "kaiku_edge_hit_lane_total") > before; lane != c.lane {
+		t.Errorf("%s: answered by the lane: %t", c, lane)
+	}
+}
+
 // Hits over the edge's own HTTP/2 are answered before a handler is asked, and the same as by that.
 func TestHitsOfOwnHTTP2(t *testing.T) {
 	e := newSecure(t, originOfHits, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2 = true })
@@ -101,27 +119,18 @@ func TestHitsOfOwnHTTP2(t *testing.T) {
 	client, other, narrow := e.newClientOf(protoHTTP2), ordinary.newClientOf(protoHTTP2), e.newClientOf(protoHTTP2)
 	client.Transport.(*http.Transport).HTTP2.MaxReceiveBufferPerStream = 4 << 20
 	for _, c := range http2Hits {
-		name := fmt.Sprintf("%s %.20s %q", c.method, c.path, c.fields)
 		for range 2 {
 			answerHit(t, client, "GET", c.path, c.fields...)
 			answerHit(t, other, "GET", c.path, c.fields...)
 		}
 		if c.lane {
-			testwait.Until(t, name+" is for the lane", func() bool {
+			testwait.Until(t, c.String()+" is for the lane", func() bool {
 				before := counted(t, e, "kaiku_edge_hit_lane_total")
 				answerHit(t, client, c.method, c.path, c.fields...)
 				return counted(t, e, "kaiku_edge_hit_lane_total") > before
 			})
 		}
-		before := counted(t, e, "kaiku_edge_hit_lane_total")
-		got, want := answerHit(t, client, c.method, c.path, c.fields...),
-			answerHit(t, other, c.method, c.path, c.fields...)
-		if got != want {
-			t.Errorf("%s: the lane answers\n%s, and the ordinary path\n%s", name, got, want)
-		}
-		if lane := counted(t, e, "kaiku_edge_hit_lane_total") > before; lane != c.lane {
-			t.Errorf("%s: answered by the lane: %t", name, lane)
-		}
+		wantAlike(t, e, client, other, c)
 	}
 	before := counted(t, e, "kaiku_edge_hit_lane_total")
 	if got, want := answerHit(t, narrow, "GET", largePath), answerHit(t, other, "GET", largePath); got != want {

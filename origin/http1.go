@@ -318,7 +318,7 @@ func (s *switched) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// hasNoEvents reports whether poll(2) shows none of the given events for c. It does for a
+// hasNoEvents reports whether poll(2) shows none of the given events for c. It reports true for a
 // connection that is no socket.
 func hasNoEvents(c *conn, events int16) bool {
 	if c.raw == nil {
