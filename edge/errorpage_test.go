@@ -56,3 +56,12 @@ func testErrorPages(t *testing.T, p protocol) {
 }
 
 const problemJSON = "application/problem+json"
+
+// A rule may let caches keep its error, whose form depends on Accept.
+func TestErrorPageOfRuleVaries(t *testing.T) {
+	e := newEdge(t, static("x"), func(_ *Server, s *site.Site) { s.Rules = rulesForTest(t) })
+	if a := e.do(e.request("GET", "/admin/x", "", "Accept: text/html")); a.status != 403 ||
+		a.header.Get("Vary") != "Accept" {
+		t.Errorf("%d, %q", a.status, a.header)
+	}
+}

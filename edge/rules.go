@@ -3,6 +3,7 @@ package edge
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
@@ -55,6 +56,8 @@ func (s *Server) sendRuleResponse(x *front.Exchange, o *rules.Outcome) {
 	body := o.Response.Body
 	if len(body) == 0 && o.Response.Status >= 400 {
 		body = x.ErrorBody(o.Response.Status, "")
+		// The rule may let caches keep it. Its own values are not changed.
+		h["Vary"] = append(slices.Clip(h["Vary"]), "Accept")
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.WriteHeader(o.Response.Status)
