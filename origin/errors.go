@@ -66,6 +66,8 @@ func Reason(err error) string {
 		return "connect-failed"
 	case errors.Is(err, errStatus):
 		return "server-error"
+	case errors.As(err, new(*S3Error)):
+		return "s3-refused"
 	case errors.Is(err, context.Canceled):
 		return "canceled"
 	case errors.Is(err, ErrDown):

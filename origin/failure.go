@@ -101,7 +101,10 @@ func (e *ServerError) Hint() string {
 	}
 	server, addr := e.b.URL.Scheme+"://"+e.b.URL.Host, e.b.addr
 	var dns *net.DNSError
+	var s3 *S3Error
 	switch err := e.Err; {
+	case errors.As(err, &s3):
+		return s3.hint()
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return fmt.Sprintf("the name %s has no address: check it in %s", e.b.URL.Hostname(),
 			e.p.configKey("origin.servers"))

@@ -247,7 +247,12 @@ func (p *Pool) discardPending(results <-chan result, pending int) {
 func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, o *FetchOptions,
 	pl *place) result {
 	b := pl.b
-	out := p.request(ctx, r, b)
+	out, err := p.request(ctx, r, b)
+	if err != nil {
+		cancel(nil)
+		p.release(pl)
+		return result{b: b, err: err}
+	}
 	reqBody := p.watchRequestBody(out, pl, cancel)
 	to := &sending{p: p, pl: pl, o: o, reqBody: reqBody}
 	began := time.Now()
@@ -259,6 +264,9 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 		res := result{b: b, resp: resp, sent: true}
 		res.unproven, res.needsProof = p.roundTripDone(pl, reqBody, resp, began)
 		resp.Body = p.newBody(ctx, cancel, resp, pl, reqBody, began)
+		if p.S3 != nil {
+			return p.cleanS3(res)
+		}
 		return res
 	}
 	var fault error

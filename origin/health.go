@@ -110,11 +110,20 @@ func (p *Pool) probeOnce(ctx context.Context, b *backend, t *transport) (refused
 		Method: http.MethodGet, URL: target, Host: host, Header: http.Header{"User-Agent": {"kaiku-health"}},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
-	resp, err := t.roundTrip(p.request(ctx, r, b), to)
+	out, err := p.request(ctx, r, b)
+	if err != nil {
+		return false, err
+	}
+	resp, err := t.roundTrip(out, to)
 	if err != nil {
 		return refuses(err, to.hasConnected), err
 	}
 	defer resp.Body.Close()
+	if p.S3 != nil {
+		if err := p.S3.clean(resp, time.Now()); err != nil {
+			return false, err
+		}
+	}
 	switch {
 	case p.Health.Status != 0 && resp.StatusCode != p.Health.Status:
 		return false, fmt.Errorf("%w with %d, want %d", errProbe, resp.StatusCode, p.Health.Status)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // ClientHost as Pool.Host means that requests keep the Host that the client sent.
@@ -27,14 +28,22 @@ func (p *Pool) hostFor(s Server) string {
 		return ""
 	case p.Host != "":
 		return p.Host
-	case httpsByName(s.URL):
-		host := serverName(s.URL.Hostname())
-		if port := s.URL.Port(); port != "" && port != "443" {
-			host += ":" + port
-		}
-		return host
+	case p.S3 != nil, httpsByName(s.URL): // a bucket's is signed
+		return ownHost(s.URL)
 	}
 	return ""
+}
+
+// ownHost returns the Host of a server: its name, and its port unless that is the usual one.
+func ownHost(u *url.URL) string {
+	host, port := serverName(u.Hostname()), u.Port()
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port != "" && port != map[string]string{"http": "80", "https": "443"}[u.Scheme] {
+		host += ":" + port
+	}
+	return host
 }
 
 // tlsNameFor returns the SNI for s, which is also the name that its certificate must have. "" means
@@ -53,9 +62,10 @@ func (p *Pool) tlsNameFor(s Server) string {
 	return ""
 }
 
-// request returns a copy of r for b, with the server's address, Host and the pool's secret. It
-// shares with r what an http.RoundTripper must not change.
-func (p *Pool) request(ctx context.Context, r *http.Request, b *backend) *http.Request {
+// request returns a copy of r for b, with the server's address, Host and the pool's secret. A
+// request for a bucket is signed. The copy shares with r what an http.RoundTripper must not change.
+// An error is a RequestError.
+func (p *Pool) request(ctx context.Context, r *http.Request, b *backend) (*http.Request, error) {
 	out, u := r.WithContext(ctx), *r.URL
 	out.URL = &u
 	if b.host != "" {
@@ -75,7 +85,12 @@ func (p *Pool) request(ctx context.Context, r *http.Request, b *backend) *http.R
 		out.Header = maps.Clone(out.Header)
 		out.Header.Set(p.Secret.Name, p.Secret.Value)
 	}
-	return out
+	if p.S3 != nil {
+		if err := p.S3.sign(out, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // serverName returns host without port and final dot, in lower case, so that all spellings of a

@@ -82,6 +82,8 @@ type Pool struct {
 	// Secret is a header field that is added to every request, so that servers can reject requests
 	// from others. An empty name disables it.
 	Secret Field
+	// S3 means that the servers are those of a private bucket. nil means that they are not.
+	S3 *S3
 	// Relays means that the servers are edges that pass on the origin's responses. A 5xx status is
 	// then not a failure of the edge.
 	Relays bool

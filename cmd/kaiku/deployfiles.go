@@ -134,6 +134,9 @@ func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 			if a := s.Origin.Auth; a != nil {
 				add(a.Secret, true, false, nil)
 			}
+			if b := s.Origin.S3; b != nil {
+				add(b.Credentials, true, false, reloads)
+			}
 			for i := range s.Rules {
 				if a := s.Rules[i].BasicAuth; a != nil {
 					add(a.File, true, false, reloads)

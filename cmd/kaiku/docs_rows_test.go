@@ -108,6 +108,7 @@ func writePurgeFleet(t *testing.T, s *docShell, text string) {
 
 func originsRows() []docRow {
 	return []docRow{
+		{begins: "sites:", alone: true, text: isBucket},
 		{begins: "kaiku edge", lines: []docCheck{stays("127.0.0.1:8080")}},
 		{begins: "$ curl http://127.0.0.1:8080/", lines: []docCheck{asShown, asShown}},
 	}
@@ -148,6 +149,19 @@ func isSignedZone(t *testing.T, s *docShell, text string) {
 	isFleet("edge, geodns")(t, s, "sites: [{ name: www, hosts: [www.example.com], "+
 		"origin: { servers: [\"http://127.0.0.1:8000\"] } }]\n"+
 		strings.Replace(text, "dnssec:", "edges: { www: {} }\n      dnssec:", 1))
+}
+
+// isBucket checks that a site with a bucket is valid, with a key in its file.
+func isBucket(t *testing.T, s *docShell, text string) {
+	if err := os.MkdirAll(filepath.Join(s.dir, "secrets"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFiles(t, s.dir, map[string]string{
+		"secrets/assets.s3": "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wJalrXUtnFEMI\n"})
+	if err := os.Chmod(filepath.Join(s.dir, "secrets/assets.s3"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	isFleet("edge")(t, s, text)
 }
 
 // isFleet checks that a text is a fleet file but for its node, which has some roles.

@@ -13,7 +13,7 @@ const module = "github.com/kaiku-cdn/kaiku/"
 // allowed says which packages of the module each one may import; the commands see all.
 var allowed = map[string][]string{
 	"cmd/kaiku/config": {"cmd/kaiku/words", "deploy", "edge/admin", "edge/cache", "edge/httpcache",
-		"edge/purge", "edge/rules", "fleet", "geodns", "geodns/dnssec"},
+		"edge/purge", "edge/rules", "fleet", "geodns", "geodns/dnssec", "origin"},
 	"cmd/kaiku/demo": {"cmd/kaiku/config", "cmd/kaiku/node", "geodns"},
 	"cmd/kaiku/node": {"cmd/kaiku/config", "deploy", "edge", "edge/admin", "edge/certs", "edge/front",
 		"edge/httpcache", "edge/purge", "edge/site", "fleet", "geodns", "origin", "storage"},
@@ -62,6 +62,7 @@ var rooms = map[string]string{
 	"github.com/quic-go/quic-go":           "edge/front",
 	"github.com/caddyserver/certmagic":     "edge/certs",
 	"github.com/nats-io":                   "fleet",
+	"github.com/aws/smithy-go":             "origin",
 	"golang.org/x/crypto/ssh":              "deploy",
 	"github.com/spf13/cobra":               "cmd/kaiku",
 	"github.com/goccy/go-yaml":             "cmd/kaiku/config",

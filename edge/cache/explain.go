@@ -16,6 +16,8 @@ type Explanation struct {
 	Objects []Explained `json:"objects"` // several if the URL has variants
 	// Rules are the site's rules that match a GET of the URL without fields, in their order.
 	Rules []string `json:"rules,omitempty"`
+	// Bucket says from which bucket misses are fetched, if the origin is one.
+	Bucket string `json:"bucket,omitempty"`
 	// WhyNot is the reason why nothing is stored, or "".
 	WhyNot string `json:"why_not,omitempty"`
 	// LastFailure is the failure of the last fetch of the URL. It is nil if the fetch succeeded, or
@@ -52,6 +54,9 @@ func (s *Cache) Explain(url string, t httpcache.Target, of *site.Site) Explanati
 	e := Explanation{URL: url, Key: string(key), Objects: s.explain(of, key)}
 	e.LastFailure = s.LastFailure(key)
 	e.Servers = of.Origin.Origin.Status().Servers
+	if b := of.Bucket(); b != nil {
+		e.Bucket = b.String()
+	}
 	if len(e.Objects) == 0 {
 		e.WhyNot = s.WhyNot(key)
 		switch {

@@ -84,7 +84,7 @@ func (at *laneSite) keyOf(q *front.Request, c *front.Conn) (of *site.Site, key h
 	if at.site.Rules.Len() > 0 {
 		return at.underRules(q, c, string(q.Target[:i]), string(q.Target[i:]))
 	}
-	if i < len(q.Target) && len(at.site.IgnoreQuery) > 0 {
+	if i < len(q.Target) && at.site.ReducesQuery() {
 		return at.site, httpcache.KeyOf(at.origin, string(q.Target[:i])+at.site.ReduceQuery(string(q.Target[i:]))), true
 	}
 	return at.site, httpcache.KeyOf(at.origin, string(q.Target)), true

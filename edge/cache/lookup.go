@@ -19,6 +19,9 @@ func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 	}
 	x.cleanFields()
 	r := x.r
+	if s.refusedByBucket(x) {
+		return
+	}
 	switch {
 	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
@@ -30,6 +33,23 @@ func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 	default:
 		s.lookup(x)
 	}
+}
+
+// refusedByBucket refuses what a bucket is not to be asked. It reports whether it did.
+func (s *Cache) refusedByBucket(x *exchange) bool {
+	b := x.site.Bucket()
+	if b == nil {
+		return false
+	}
+	status, why := b.Refuses(x.r, x.target.Path)
+	switch status {
+	case 0:
+		return false
+	case http.StatusMethodNotAllowed:
+		x.w.Header()["Allow"] = []string{"GET, HEAD"}
+	}
+	x.w.Refuse(status, why)
+	return true
 }
 
 // lookup answers a GET or HEAD from the store or by a flight. It starts again if an object turns

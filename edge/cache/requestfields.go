@@ -143,7 +143,12 @@ func (x *exchange) cleanFields() {
 	if lines, ok := h["Accept-Encoding"]; ok && (x.r.Method == http.MethodGet || x.r.Method == http.MethodHead) {
 		h["Accept-Encoding"] = []string{httpcache.Codings(lines)}
 	}
+	bucket := x.site.Bucket() != nil
 	for name := range h {
+		if bucket && (name == "Authorization" || strings.HasPrefix(name, "X-Amz-")) {
+			delete(h, name) // the edge signs requests itself; all clients get the same
+			continue
+		}
 		if Impersonates(name) && !slices.Contains(x.site.PassFields, name) {
 			delete(h, name)
 		}

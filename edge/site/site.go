@@ -114,6 +114,17 @@ func (s *Site) SliceSize() int64 {
 	return s.Slice
 }
 
+// Bucket returns how requests to the site's origin are signed, if that is a private bucket, or nil.
+func (s *Site) Bucket() *origin.S3 {
+	if s.Origin == nil || s.Origin.Origin == nil {
+		return nil
+	}
+	return s.Origin.Origin.S3
+}
+
+// ReducesQuery reports whether the site may ignore query parameters.
+func (s *Site) ReducesQuery() bool { return len(s.IgnoreQuery) > 0 || s.Bucket() != nil }
+
 // Reduce removes the query parameters that the site ignores from a target. What is not part of the
 // key isn't sent to the origin either.
 func (s *Site) Reduce(t httpcache.Target) httpcache.Target {
@@ -123,7 +134,7 @@ func (s *Site) Reduce(t httpcache.Target) httpcache.Target {
 
 // ReduceQuery is Reduce for a query, which begins with "?" if there is one.
 func (s *Site) ReduceQuery(query string) string {
-	if query == "" || len(s.IgnoreQuery) == 0 {
+	if query == "" || !s.ReducesQuery() {
 		return query
 	}
 	var kept []string
@@ -140,6 +151,9 @@ func (s *Site) ReduceQuery(query string) string {
 }
 
 func (s *Site) ignores(name string) bool {
+	if b := s.Bucket(); b != nil && !b.Allows(name) {
+		return true
+	}
 	for _, glob := range s.IgnoreQuery {
 		if ok, _ := path.Match(glob, name); ok {
 			return true

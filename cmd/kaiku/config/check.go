@@ -157,6 +157,7 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 			f.errorf(at+".sni", "this is a name for TLS, and no server of site %s is an https one", s.Name)
 		}
 	}
+	f.checkS3(at, o)
 	if o.Retries != nil && *o.Retries < 0 {
 		f.errorf(at+".retries", "want 0 or more, not %d", *o.Retries)
 	}

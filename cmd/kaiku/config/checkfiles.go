@@ -71,6 +71,9 @@ func (f *Fleet) namedFiles() []namedFile {
 		if a := s.Origin.Auth; a != nil {
 			add(at+".auth.secret", a.Secret, true, oneSecret)
 		}
+		if b := s.Origin.S3; b != nil {
+			add(at+".s3.credentials", b.Credentials, true, checkS3Key)
+		}
 		for j := range s.Rules {
 			if a := s.Rules[j].BasicAuth; a != nil {
 				add(fmt.Sprintf("sites[%d].rules[%d].basic_auth.file", i, j), a.File, true, checkUsers)

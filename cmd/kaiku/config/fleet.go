@@ -81,6 +81,7 @@ type Origin struct {
 	CA                  string         `yaml:"ca"`
 	ClientCertificate   *Certificate   `yaml:"client_certificate"`
 	Auth                *OriginAuth    `yaml:"auth"`
+	S3                  *S3            `yaml:"s3"`
 	Shield              string         `yaml:"shield"`
 	PassFields          []string       `yaml:"pass_fields"`
 }

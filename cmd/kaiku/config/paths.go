@@ -50,7 +50,7 @@ func (f *Fleet) Name() string { return f.file.name }
 func (f *Fleet) Sum() string { return f.sum }
 
 // Watched returns the files that a running node watches for changes: those that name servers answer
-// from, and those of certificates and tokens.
+// from, and those of certificates, tokens and the keys of buckets.
 func (f *Fleet) Watched() []string {
 	var files []string
 	for _, z := range f.zoneNames {
@@ -72,6 +72,11 @@ func (f *Fleet) Watched() []string {
 	}
 	if f.Secrets.AdminToken != "" {
 		files = append(files, f.Path(f.Secrets.AdminToken))
+	}
+	for _, s := range f.Sites {
+		if s.Origin.S3 != nil {
+			files = append(files, f.Path(s.Origin.S3.Credentials))
+		}
 	}
 	for _, t := range f.Secrets.Tokens {
 		files = append(files, f.Path(t.File))

@@ -128,6 +128,9 @@ func madeFrom(f *config.Fleet, s *config.Site) (string, error) {
 	if a := s.Origin.Auth; a != nil {
 		files = append(files, a.Secret)
 	}
+	if b := s.Origin.S3; b != nil {
+		files = append(files, b.Credentials)
+	}
 	for _, name := range files {
 		if name == "" {
 			continue
@@ -269,7 +272,7 @@ func OriginPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
 		MaxRequests: o.MaxRequests,
 		Queue:       o.Queue, QueueTimeout: time.Duration(o.QueueTimeout)}
 	for _, srv := range o.Servers {
-		p.Servers = append(p.Servers, origin.Server{URL: srv.URL.URL, Weight: srv.Weight, Backup: srv.Backup})
+		p.Servers = append(p.Servers, origin.Server{URL: o.S3Server(srv).URL, Weight: srv.Weight, Backup: srv.Backup})
 	}
 	if h := o.Health; h != nil {
 		p.Health = &origin.Health{Path: h.Path, Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
@@ -295,6 +298,9 @@ func OriginPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
 			return nil, fmt.Errorf("read the client certificate for the origin: %w", err)
 		}
 		p.TLS.Certificates = []tls.Certificate{cert}
+	}
+	if p.S3, err = f.S3Bucket(o); err != nil {
+		return nil, err
 	}
 	if o.Auth != nil {
 		secret, err := config.ReadSecret(f.Path(o.Auth.Secret))
