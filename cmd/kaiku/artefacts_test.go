@@ -51,7 +51,7 @@ func wantCommand(t *testing.T, where string, args ...string) {
 		t.Errorf("%s: kaiku %q: %v", where, args, err)
 		return
 	}
-	usage := regexp.MustCompile(`(?m)^Usage:\n  (kaiku[a-z ]*)`).FindStringSubmatch(out)
+	usage := regexp.MustCompile(`(?m)^Usage:\n  (kaiku[-a-z ]*)`).FindStringSubmatch(out)
 	if len(words) > 0 && (usage == nil || !strings.HasPrefix(usage[1]+" ", "kaiku "+words[0]+" ")) {
 		t.Errorf("%s: there is no command kaiku %s", where, words[0])
 	}

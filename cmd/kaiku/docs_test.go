@@ -39,6 +39,8 @@ func docRows() map[string][]docRow {
 		"docs/rules.md":       {{begins: "sites:", alone: true, text: isFleet("edge")}},
 		"docs/tls.md":         tlsRows(),
 		"docs/performance.md": performanceRows(),
+		"docs/plan.md": {{begins: "kaiku bench-self", lines: []docCheck{succeeds,
+			prints(`^Edges$`, `^  eu: 8,333/s, 3\.5 Gbit/s: 6 edges`, `^  capacity: 119MiB$`)}}},
 	}
 }
 

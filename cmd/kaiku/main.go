@@ -84,7 +84,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc),
 		statusCommand(etc), deployCommand(), removeCommand(), rotateCommand(), dnssecCommand(), unitsCommand(),
 		healthCommand(etc),
-		versionCommand(), manCommand(),
+		versionCommand(), manCommand(), planCommand(), benchSelfCommand(),
 	)
 	root.SetArgs(args)
 	root.SetOut(plain{stdout})
