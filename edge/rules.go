@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -12,19 +15,28 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
+func newRefusals() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kaiku_edge_rule_refusals_total",
+		Help: "Requests that the checks of rules refused, by site and reason."}, []string{"site", "reason"})
+}
+
 // serveByRules answers a client's request as the rules of its site say.
 func (s *Server) serveByRules(x *front.Exchange, of *site.Site) {
 	r := x.Request
 	from, _ := netip.ParseAddrPort(r.RemoteAddr)
 	o := of.Rules.Evaluate(&rules.Request{Method: r.Method, Secure: x.Secure(), Host: x.Target.Host,
-		Path: x.Target.Path, Query: x.Target.Query, Protocol: r.ProtoMajor, Header: r.Header, Client: from.Addr()})
+		Path: x.Target.Path, Query: x.Target.Query, Protocol: r.ProtoMajor, Header: r.Header, Client: from.Addr(),
+		Now: time.Now()})
 	if o.Response != nil {
-		s.sendRuleResponse(x, o)
+		s.sendRuleResponse(x, of, o)
 		return
 	}
 	x.Target.Path, x.Target.Query = o.Path, o.Query
 	if o.Known {
 		delete(r.Header, "Authorization") // it was for the edge, and would keep the response out of the cache
+	}
+	for _, name := range o.Cookies {
+		rules.RemoveCookie(r.Header, name)
 	}
 	for _, change := range o.Request {
 		change.Apply(r.Header)
@@ -37,7 +49,7 @@ func (s *Server) serveByRules(x *front.Exchange, of *site.Site) {
 }
 
 // sendRuleResponse sends what a rule answers in place of the origin.
-func (s *Server) sendRuleResponse(x *front.Exchange, o *rules.Outcome) {
+func (s *Server) sendRuleResponse(x *front.Exchange, of *site.Site, o *rules.Outcome) {
 	h := x.Header()
 	for name, values := range o.Response.Header {
 		h[name] = values
@@ -45,9 +57,10 @@ func (s *Server) sendRuleResponse(x *front.Exchange, o *rules.Outcome) {
 	for _, change := range o.Header {
 		x.ChangeHeader(change.Apply)
 	}
-	detail := "rule"
-	if n := len(o.Rules); n > 0 {
-		detail = "rule " + o.Rules[n-1]
+	detail := "rule " + o.By
+	if reason := o.Response.Reason; reason != "" {
+		detail += ": " + reason
+		s.refusals.WithLabelValues(of.Name, reason).Inc()
 	}
 	h["Cache-Status"] = []string{string(httpcache.Status{Detail: detail}.Append(nil, s.Name))}
 	if h["Cache-Control"] == nil {
@@ -55,7 +68,7 @@ func (s *Server) sendRuleResponse(x *front.Exchange, o *rules.Outcome) {
 	}
 	body := o.Response.Body
 	if len(body) == 0 && o.Response.Status >= 400 {
-		body = x.ErrorBody(o.Response.Status, "")
+		body = x.ErrorBody(o.Response.Status, o.Response.Detail)
 		// The rule may let caches keep it. Its own values are not changed.
 		h["Vary"] = append(slices.Clip(h["Vary"]), "Accept")
 	}

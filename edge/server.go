@@ -87,6 +87,8 @@ type Server struct {
 	hits   *cache.Hits   // nil without a hit lane
 	admin  *admin.Server // nil without an admin listener
 
+	refusals *prometheus.CounterVec // by the checks of rules
+
 	// 0 means the constants of package front.
 	bodyTimeout, bodyEnd, tunnelIdle, lastWrite time.Duration
 	maxWaiting                                  int
@@ -105,8 +107,9 @@ func (s *Server) Listen(ctx context.Context) error {
 		Log: s.Log}
 	s.makeHits()
 	s.makeAdmin()
+	s.refusals = newRefusals()
 	for _, c := range []prometheus.Collector{storeCollector{s.Store}, originCollector{&s.Sites}, s.panics.Collector(),
-		s.purger.NotUnderstood()} {
+		s.purger.NotUnderstood(), s.refusals} {
 		if err := s.Registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}

@@ -138,8 +138,8 @@ func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 				add(b.Credentials, true, false, reloads)
 			}
 			for i := range s.Rules {
-				if a := s.Rules[i].BasicAuth; a != nil {
-					add(a.File, true, false, reloads)
+				for _, r := range s.Rules[i].Files() {
+					add(r.File, true, false, reloads)
 				}
 			}
 		}

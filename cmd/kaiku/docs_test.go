@@ -37,6 +37,7 @@ func docRows() map[string][]docRow {
 		"docs/origins.md":     originsRows(),
 		"docs/purge.md":       purgeRows(),
 		"docs/rules.md":       {{begins: "sites:", alone: true, text: isFleet("edge")}},
+		"docs/signed.md":      signedRows(),
 		"docs/tls.md":         tlsRows(),
 		"docs/performance.md": performanceRows(),
 		"docs/plan.md": {{begins: "kaiku bench-self", lines: []docCheck{succeeds,

@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -33,13 +34,16 @@ func (s *Server) explain(raw string, t httpcache.Target, of *site.Site) cache.Ex
 		return s.Edge.Cache.Explain(raw, t, of)
 	}
 	o := of.Rules.Evaluate(&rules.Request{Method: http.MethodGet, Secure: t.Secure, Host: t.Host, Path: t.Path,
-		Query: t.Query, Protocol: 1})
+		Query: t.Query, Protocol: 1, Now: time.Now()})
 	t.Path, t.Query = o.Path, o.Query
 	e := s.Edge.Cache.Explain(raw, t, of.Under(o))
 	e.Rules = o.Rules
 	switch {
 	case o.Response != nil:
-		e.WhyNot = fmt.Sprintf("the rule %s answers with %d", o.Rules[len(o.Rules)-1], o.Response.Status)
+		e.WhyNot = fmt.Sprintf("the rule %s answers with %d", o.By, o.Response.Status)
+		if o.Response.Reason != "" {
+			e.WhyNot += " (" + o.Response.Reason + ")"
+		}
 	case of.Under(o).Bypass:
 		e.WhyNot = "a rule bypasses the cache"
 	}

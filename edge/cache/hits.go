@@ -76,13 +76,14 @@ func (s *Hits) siteOf(host []byte, c *front.Conn) *laneSite {
 
 // keyOf returns the key of a request, and the site with the rules applied that match the request.
 // It reports false if the lane can't apply the rules.
-func (at *laneSite) keyOf(q *front.Request, c *front.Conn) (of *site.Site, key httpcache.Key, ok bool) {
+func (at *laneSite) keyOf(q *front.Request, c *front.Conn, now time.Time) (of *site.Site, key httpcache.Key, ok bool) {
 	i := bytes.IndexByte(q.Target, '?')
 	if i < 0 {
 		i = len(q.Target)
 	}
 	if at.site.Rules.Len() > 0 {
-		return at.underRules(q, c, string(q.Target[:i]), string(q.Target[i:]))
+		return at.underRules(&rules.Request{Method: http.MethodGet, Secure: c.Secure, Host: at.host,
+			Path: string(q.Target[:i]), Query: string(q.Target[i:]), Protocol: max(1, c.Major), Now: now}, q.Head)
 	}
 	if i < len(q.Target) && at.site.ReducesQuery() {
 		return at.site, httpcache.KeyOf(at.origin, string(q.Target[:i])+at.site.ReduceQuery(string(q.Target[i:]))), true
@@ -90,14 +91,12 @@ func (at *laneSite) keyOf(q *front.Request, c *front.Conn) (of *site.Site, key h
 	return at.site, httpcache.KeyOf(at.origin, string(q.Target)), true
 }
 
-func (at *laneSite) underRules(q *front.Request, c *front.Conn, path, query string) (*site.Site, httpcache.Key, bool) {
-	r := rules.Request{Method: http.MethodGet, Secure: c.Secure, Host: at.host, Path: path, Query: query,
-		Protocol: max(1, c.Major)}
-	if q.Head {
+func (at *laneSite) underRules(r *rules.Request, head bool) (*site.Site, httpcache.Key, bool) {
+	if head {
 		r.Method = http.MethodHead
 	}
 	var o rules.Outcome
-	if !at.site.Rules.Static(&r, &o) || o.Cache.Bypass || len(o.Request) > 0 {
+	if !at.site.Rules.Static(r, &o) || o.Cache.Bypass || len(o.Request) > 0 {
 		return nil, "", false
 	}
 	of := at.site.Under(&o)
@@ -111,7 +110,7 @@ func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hi
 	if at.site == nil || !s.Purger.Trusts() || s.Purger.CutOff() {
 		return false
 	}
-	of, key, ok := at.keyOf(q, c)
+	of, key, ok := at.keyOf(q, c, now)
 	if !ok {
 		return false
 	}

@@ -20,6 +20,12 @@ const (
 	maxPassword = 72   // bytes; bcrypt ignores the rest
 )
 
+// The results of a check of a password, in metrics and in Cache-Status.
+const (
+	AuthWrong = "auth-wrong" // or no password
+	AuthBusy  = "auth-busy"  // too many other requests wait for the check of theirs
+)
+
 // Auth is HTTP Basic authentication (RFC 7617) against passwords hashed with bcrypt, as
 // `htpasswd -B` writes them.
 type Auth struct {
@@ -89,7 +95,8 @@ func (a *Auth) Check(h http.Header) *Response {
 	case a.waiting <- struct{}{}:
 		defer func() { <-a.waiting }()
 	default:
-		return &Response{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}}
+		return &Response{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}},
+			Reason: AuthBusy}
 	}
 	a.hashing.Lock()
 	defer a.hashing.Unlock()
@@ -120,7 +127,7 @@ func (a *Auth) known(sum [sha256.Size]byte) bool {
 
 func (a *Auth) refusal() *Response {
 	realm := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.realm)
-	return &Response{Status: http.StatusUnauthorized, Header: http.Header{
+	return &Response{Status: http.StatusUnauthorized, Reason: AuthWrong, Header: http.Header{
 		"Www-Authenticate": {`Basic realm="` + realm + `", charset="UTF-8"`}}}
 }
 

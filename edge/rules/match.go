@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Request is a request as conditions see it. It must not be changed after the first use, because
@@ -20,8 +21,10 @@ type Request struct {
 	Protocol int    // 1, 2 or 3: the major version of HTTP
 	Header   http.Header
 	Client   netip.Addr
+	Now      time.Time
 
 	clean  string     // Path as conditions see it
+	sent   string     // Query as the client sent it; checks remove tokens from Query
 	params url.Values // of Query; nil until a condition needs them
 }
 

@@ -16,6 +16,7 @@ type Rule struct {
 
 // Actions are the actions of a rule. Fields that are not set change nothing.
 type Actions struct {
+	Signed   *Signed
 	Auth     *Auth
 	Redirect *Redirect
 	Respond  *Response // deny is a Response with 403
@@ -36,6 +37,8 @@ type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
+	Reason string // why a check refused the request, for metrics and Cache-Status; otherwise ""
+	Detail string // the same for the client
 }
 
 // Rewrite changes the request's target before the look-up. A nil Template leaves its part
@@ -83,10 +86,12 @@ type Outcome struct {
 	Rules    []string  // names of the matching rules, in their order; Static doesn't set it
 	Shape    uint64    // the same for all outcomes with equal Cache and Header
 	Response *Response // what the client gets at once; nil means that the request goes on
+	By       string    // name of the rule that made Response
 	Path     string    // of the look-up
 	Query    string    // begins with "?"; "" means no query
 	// Known means that a rule required a password, and that the request had the right one.
 	Known   bool
+	Cookies []string // names of cookies that are for the edge alone
 	Request []*Fields
 	Header  []*Fields // of the response
 	Cache   Cache
@@ -135,44 +140,39 @@ func (s *Set) Len() int {
 	return len(s.rules)
 }
 
+// matching is a rule that matches a request.
+type matching struct {
+	rule  *Rule
+	path  *Pattern // that matches; nil if the rule has none
+	shape uint64
+}
+
 // Evaluate returns the outcome of the rules for a request.
 func (s *Set) Evaluate(r *Request) *Outcome {
 	o := &Outcome{Path: r.Path, Query: r.Query}
 	r.clean = cleanPath(r.Path)
-	var last *Rule
-	var captures []string
+	var room [8]matching
+	found := room[:0]
 	for i := range s.rules {
 		rule := &s.rules[i]
-		path, ok := rule.Match.target(r)
-		if !ok || !rule.Match.rest(r) {
-			continue
-		}
-		o.Rules = append(o.Rules, rule.Name)
-		if rule.Auth != nil {
-			if o.Response = rule.Auth.Check(r.Header); o.Response != nil {
-				return o
-			}
-			o.Known = true
-		}
-		if last == nil && rule.ends() { // auth of later rules counts too
-			last, captures = rule, captured(path, r)
-		}
-		if last == nil {
-			o.take(rule, path, r)
-			o.Shape |= s.shapes[i]
+		if path, ok := rule.Match.target(r); ok && rule.Match.rest(r) {
+			found = append(found, matching{rule, path, s.shapes[i]})
+			o.Rules = append(o.Rules, rule.Name)
 		}
 	}
-	if last != nil {
-		o.Response = last.response(r, captures)
+	if o.check(found, r); o.Response == nil {
+		o.act(found, r)
 	}
 	return o
 }
 
-// Static is Evaluate for a request of which only method, target and protocol are known. It reports
-// false if the outcome depends on more, or if the edge makes the response itself.
+// Static is Evaluate for a request of which only method, target, protocol and time are known. It
+// reports false if the outcome depends on more, or if the edge makes the response itself.
 func (s *Set) Static(r *Request, o *Outcome) bool {
 	*o = Outcome{Path: r.Path, Query: r.Query}
 	r.clean = cleanPath(r.Path)
+	var room [8]matching
+	found := room[:0]
 	for i := range s.rules {
 		rule := &s.rules[i]
 		path, ok := rule.Match.target(r)
@@ -182,11 +182,48 @@ func (s *Set) Static(r *Request, o *Outcome) bool {
 		if rule.Match.needsMore() || rule.Auth != nil || rule.ends() {
 			return false
 		}
-		o.take(rule, path, r)
-		o.Shape |= s.shapes[i]
+		found = append(found, matching{rule, path, s.shapes[i]})
+	}
+	if o.check(found, r); o.Response == nil {
+		o.act(found, r)
 	}
 	return o.Response == nil
 }
+
+// check makes the checks of the matching rules. If one fails, it sets Response.
+func (o *Outcome) check(found []matching, r *Request) {
+	if o.checkSigned(found, r); o.Response != nil {
+		return
+	}
+	for _, m := range found {
+		if m.rule.Auth == nil {
+			continue
+		}
+		if refusal := m.rule.Auth.Check(r.Header); refusal != nil {
+			o.refuse(m.rule, refusal)
+			return
+		}
+		o.Known = true
+	}
+}
+
+// act takes the actions of the matching rules, up to the first that ends the request.
+func (o *Outcome) act(found []matching, r *Request) {
+	for _, m := range found {
+		if m.rule.ends() {
+			o.refuse(m.rule, m.rule.response(r, captured(m.path, r)))
+			return
+		}
+		if o.take(m.rule, m.path, r); o.Response != nil {
+			o.By = m.rule.Name
+			return
+		}
+		o.Shape |= m.shape
+	}
+}
+
+// refuse ends a request with the response of a rule.
+func (o *Outcome) refuse(rule *Rule, response *Response) { o.Response, o.By = response, rule.Name }
 
 func (rule *Rule) ends() bool { return rule.Respond != nil || rule.Redirect != nil }
 
@@ -241,6 +278,7 @@ func (rule *Rule) response(r *Request, captures []string) *Response {
 	if rule.Respond != nil {
 		return rule.Respond
 	}
+	r.Query = r.sent // a signed URL stays one
 	to, ok := rule.Redirect.To.expand(r, captures)
 	if !ok {
 		return tooLong()

@@ -75,8 +75,8 @@ func (f *Fleet) namedFiles() []namedFile {
 			add(at+".s3.credentials", b.Credentials, true, checkS3Key)
 		}
 		for j := range s.Rules {
-			if a := s.Rules[j].BasicAuth; a != nil {
-				add(fmt.Sprintf("sites[%d].rules[%d].basic_auth.file", i, j), a.File, true, checkUsers)
+			for _, r := range s.Rules[j].Files() {
+				add(fmt.Sprintf("sites[%d].rules[%d].%s", i, j, r.Key), r.File, true, r.check)
 			}
 		}
 	}

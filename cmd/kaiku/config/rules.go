@@ -21,6 +21,7 @@ import (
 type Rule struct {
 	Name      string       `yaml:"name"`
 	Match     Match        `yaml:"match"`
+	Signed    *SignedURLs  `yaml:"signed"`
 	BasicAuth *BasicAuth   `yaml:"basic_auth"`
 	Deny      bool         `yaml:"deny"`
 	Respond   *Respond     `yaml:"respond"`
@@ -160,6 +161,9 @@ func (m *ruleMaker) rule(at string, r *Rule) (out rules.Rule) {
 	if w := r.Rewrite; w != nil {
 		out.Rewrite = m.rewrite(at+".rewrite", w, captures)
 	}
+	if r.Signed != nil {
+		out.Signed = m.signed(at+".signed", r.Signed)
+	}
 	if r.BasicAuth != nil {
 		out.Auth = m.auth(at+".basic_auth", r.BasicAuth)
 	}
@@ -178,8 +182,8 @@ func (m *ruleMaker) rule(at string, r *Rule) (out rules.Rule) {
 		m.errorf(at, "want one of deny, respond and redirect")
 	case ends == 1 && goesOn:
 		m.errorf(at, "the request ends with this rule: move rewrite, request, response and cache to another one")
-	case ends == 0 && !goesOn && out.Auth == nil && r.BasicAuth == nil:
-		m.errorf(at, "the rule does nothing: want basic_auth, deny, respond, redirect, rewrite, request, response or cache")
+	case ends == 0 && !goesOn && r.Signed == nil && r.BasicAuth == nil:
+		m.errorf(at, "the rule does nothing: want signed, basic_auth, deny, respond, redirect, rewrite, request, response or cache")
 	}
 	return out
 }
