@@ -179,6 +179,9 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 		"OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{}, "Outage": cache.Outage{},
 		"Node": admin.NodeStatus{}, "Traffic": front.Traffic{}, "Certificate": certs.Status{},
 		"WarmRequest": admin.WarmRequest{}, "WarmResponse": admin.WarmResponse{}, "WarmFailure": admin.WarmFailure{},
+		"Session": admin.Session{}, "LiveEvent": admin.LiveEvent{}, "LiveNode": admin.Live{}, "Point": admin.Point{},
+		"Report": admin.Report{}, "Rates": admin.Rates{}, "StoreReport": admin.StoreReport{},
+		"CertificateReport": admin.CertificateReport{}, "SiteReport": admin.SiteReport{},
 		"FastlyDone":      purge.FastlyResponse{},
 		"CloudflarePurge": purge.CloudflareRequest{}, "CloudflareAnswer": purge.CloudflareResponse{},
 		"CloudflareError": purge.CloudflareError{}, "CloudflareResult": purge.CloudflareResult{},
@@ -246,6 +249,14 @@ func TestOpenAPIOfRealAnswers(t *testing.T) {
 		{"GET", "/v1/explain", "/v1/explain?url=http://other.example/", "", []string{auth}, 404},
 		{"GET", "/v1/explain", "/v1/explain", "", []string{auth}, 400},
 		{"GET", "/v1/status", "/v1/status", "", []string{auth}, 200},
+		{"GET", "/v1/session", "/v1/session", "", []string{auth}, 200},
+		{"GET", "/v1/session", "/v1/session", "", []string{other}, 401},
+		{"POST", "/v1/session", "/v1/session", `{"token":"secret"}`, []string{typed}, 200},
+		{"POST", "/v1/session", "/v1/session", `{"token":"other"}`, []string{typed}, 401},
+		{"POST", "/v1/session", "/v1/session", `{`, []string{typed}, 400},
+		{"POST", "/v1/session", "/v1/session", `{"token":"secret"}`, nil, 415},
+		{"DELETE", "/v1/session", "/v1/session", "", []string{auth}, 200},
+		{"GET", "/v1/explain/dns", "/v1/explain/dns?name=a.example&client=192.0.2.1", "", []string{auth}, 404},
 		{"PUT", "/v1/nodes/{node}/drain", "/v1/nodes/hel1/drain", "", []string{auth}, 200},
 		{"DELETE", "/v1/nodes/{node}/drain", "/v1/nodes/hel1/drain", "", []string{auth}, 200},
 		{"PUT", "/v1/nodes/{node}/drain", "/v1/nodes/nosuch/drain", "", []string{auth}, 404},
@@ -301,5 +312,13 @@ func (oneNode) Nodes() []admin.NodeStatus {
 }
 
 func (oneNode) Names() []string { return []string{"hel1"} }
+
+func (oneNode) Reports(context.Context, int64) ([]admin.Reported, []admin.Point, error) {
+	return nil, []admin.Point{{At: 1, Edges: 1}}, nil
+}
+
+func (oneNode) Location(string) *[2]float64 { return &[2]float64{60.17, 24.94} }
+
+func (oneNode) NameServers() []string { return []string{"ns1"} }
 
 func (oneNode) Drain(context.Context, string, bool) error { return nil }

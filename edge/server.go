@@ -63,12 +63,15 @@ type Server struct {
 	OwnHTTP2     bool          // use package front/http2 instead of net/http
 	DrainTimeout time.Duration // for requests under way when the edge stops; 0 means 30 s
 	Store        *storage.Store
-	Purges       purge.Log            // nil means that purges apply to this edge only
-	Fleet        admin.FleetView      // nil means that there are no other nodes
-	Faults       func() []string      // files that the node can't use, for the status; nil means none
-	Registry     *prometheus.Registry // nil means one of its own
-	Log          *slog.Logger         // nil means slog.Default
-	AccessLog    *front.AccessLog     // nil means none
+	Purges       purge.Log       // nil means that purges apply to this edge only
+	Fleet        admin.FleetView // nil means that there are no other nodes
+	Faults       func() []string // files that the node can't use, for the status; nil means none
+	Reporter     *admin.Reporter // measures the node; nil means one of its own
+	// ExplainDNS is for a node that is a name server too; see admin.Server.
+	ExplainDNS func(name string, client netip.Addr) (any, error)
+	Registry   *prometheus.Registry // nil means one of its own
+	Log        *slog.Logger         // nil means slog.Default
+	AccessLog  *front.AccessLog     // nil means none
 
 	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is already bound;
 	// nil means net.ListenConfig.
@@ -139,6 +142,9 @@ func (s *Server) setDefaults() {
 		s.Secrets = make([][32]byte, 1)
 		_, _ = rand.Read(s.Secrets[0][:]) // it never fails
 	}
+	if s.Reporter == nil {
+		s.Reporter = &admin.Reporter{}
+	}
 }
 
 // makePurger makes the Purger of this node.
@@ -173,16 +179,18 @@ func (s *Server) makeHits() {
 
 // makeAdmin makes the admin listener, if there is one.
 func (s *Server) makeAdmin() {
+	of := &admin.Edge{Store: s.Store, Front: s.front, Cache: s.cache}
+	if s.HTTPS != "" {
+		of.Certificates = s.Certificates
+	}
+	s.Reporter.Edge, s.Reporter.Sites = of, &s.Sites
 	if s.Admin == "" {
 		return
 	}
 	s.admin = &admin.Server{
 		Version: s.Version, Address: s.Admin, Setting: "--admin, or edge.admin", Purger: s.purger,
-		Edge: &admin.Edge{Store: s.Store, Front: s.front, Cache: s.cache}, Fleet: s.Fleet, Faults: s.Faults,
+		Edge: of, Fleet: s.Fleet, Faults: s.Faults, Reporter: s.Reporter, ExplainDNS: s.ExplainDNS,
 		Registry: s.Registry, Panics: s.panics, Log: s.Log, DrainTimeout: s.DrainTimeout, BodyTimeout: s.bodyTimeout,
-	}
-	if s.HTTPS != "" {
-		s.admin.Edge.Certificates = s.Certificates
 	}
 }
 
@@ -225,6 +233,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	var rest sync.WaitGroup
 	defer rest.Wait()
 	defer stop()
+	rest.Go(func() { _ = s.Reporter.Serve(background) }) // it never fails
 	secure := make(chan struct{})
 	if s.HTTPS != "" {
 		rest.Go(func() { s.Certificates.Serve(background, s.Log, sync.OnceFunc(func() { close(secure) })) })

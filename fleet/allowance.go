@@ -28,6 +28,8 @@ const (
 	nodeBurst   = 16 << 20
 	frameCost   = 1 << 10
 	requestCost = 4 << 10
+	// reportsCost is what a question for the reports of all nodes costs.
+	reportsCost = 64 << 10
 )
 
 // allowance is what one node uses of these limits. The gate's mu guards all fields but rate.

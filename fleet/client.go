@@ -39,9 +39,11 @@ type Client struct {
 	calls    sync.RWMutex                  // see hold
 	received atomic.Uint64                 // bytes received over all connections
 	registry atomic.Pointer[Registry]      // the node's registry; nil before it is served
-	ctx      context.Context               // ends with the client
-	end      context.CancelFunc
-	work     sync.WaitGroup
+	// noReports is when a control node last refused a report, in nanoseconds of Unix time.
+	noReports atomic.Int64
+	ctx       context.Context // ends with the client
+	end       context.CancelFunc
+	work      sync.WaitGroup
 
 	mu     sync.Mutex
 	stream jetstream.Stream // nil before the first answer of the control plane

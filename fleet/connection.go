@@ -71,6 +71,10 @@ func (c *Client) Dial() error {
 			}
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if isReportRefused(err) {
+				c.noReports.Store(time.Now().UnixNano())
+				return
+			}
 			level := slog.LevelWarn
 			if errors.As(err, new(*net.OpError)) {
 				level = slog.LevelInfo // because the connection ends

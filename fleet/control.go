@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,7 @@ type Control struct {
 	Dir     string      // folder of the data
 	TLS     *tls.Config // from Key.TLS
 	Log     *slog.Logger
+	Digest  Digest // of the reports of all nodes; nil means none
 
 	server     atomic.Pointer[server.Server]
 	gate       *gate
@@ -68,7 +70,7 @@ type Control struct {
 	rooms      rooms
 	beats      atomic.Pointer[beats]       // nil while this node does not serve
 	failed     atomic.Pointer[atomic.Bool] // whether the server failed to write something
-	older      bool                        // for tests: behave as a version without the roster
+	older      bool                        // for tests: behave as a version without the roster and reports
 	onStep     func(string)
 }
 
@@ -249,11 +251,15 @@ func (c *Control) serveOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	told, err := c.newReports()
+	if err != nil {
+		return err
+	}
 	answers := map[string]func(context.Context) error{"the end of the purge log": reader.serve,
-		"the registry": all.serve, "full disks": c.watchRoom,
-		"elections": c.elect}
+		"the registry": all.serve, "reports": told.serve, "full disks": c.watchRoom, "elections": c.elect}
 	if c.older {
 		delete(answers, "the registry")
+		delete(answers, "reports")
 	}
 	reading, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
@@ -354,6 +360,10 @@ func (p permit) Check(c server.ClientAuthentication) bool {
 	if allow == nil {
 		return false
 	}
+	if p.control.older {
+		allow.Publish.Allow = slices.DeleteFunc(allow.Publish.Allow,
+			func(subject string) bool { return strings.HasPrefix(subject, reportSubject) })
+	}
 	c.RegisterUser(&server.User{Username: who.node, Permissions: allow})
 	return true
 }
@@ -362,7 +372,7 @@ func (p permit) Check(c server.ClientAuthentication) bool {
 // none means all. JetStream has a subject of its own for each kind of request.
 func permissions(node string, roles, sites []string) *server.Permissions {
 	has := func(r string) bool { return slices.Contains(roles, r) }
-	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>", endSubject, rosterSubject}
+	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>", endSubject, rosterSubject, reportsSubject}
 	streams := []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket}
 	if has(RoleEdge) {
 		streams = append(streams, "KV_"+certificateBucket)
@@ -386,6 +396,9 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 	}
 	if has(RoleEdge) {
 		publish = append(publish, "$KV."+certificateBucket+".>", "$KV."+challengeBucket+".>")
+	}
+	if has(RoleEdge) || has(RoleGeoDNS) || has(RoleControl) {
+		publish = append(publish, reportSubject+"."+node)
 	}
 	if has(RoleControl) || has(RoleAdmin) {
 		publish = append(publish, membersSubject, removeSubject)

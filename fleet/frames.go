@@ -93,6 +93,8 @@ func maxMessage(subject string) int {
 		return 2 * maxVaultValue
 	case strings.HasPrefix(subject, "$KV."):
 		return maxEntry
+	case strings.HasPrefix(subject, reportSubject+"."):
+		return MaxReport
 	}
 	return maxRequest
 }
@@ -145,6 +147,9 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 	cost := size
 	if strings.HasPrefix(subject, "$JS.API.") {
 		cost += requestCost
+	}
+	if subject == reportsSubject {
+		cost += reportsCost
 	}
 	if err := f.pay(cost); err != nil {
 		return err

@@ -2,13 +2,11 @@ package fleet
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -311,25 +309,15 @@ func (r *roster) encode(q rosterQuestion) ([]byte, error) {
 			a.Gone = append(a.Gone, name)
 		}
 	}
-	var out bytes.Buffer
-	w, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
-	if err != nil {
-		return nil, err
+	b, err := compress(a)
+	if a.Whole && err == nil {
+		r.whole = b
 	}
-	if err := errors.Join(json.NewEncoder(w).Encode(a), w.Close()); err != nil {
-		return nil, err
-	}
-	if a.Whole {
-		r.whole = out.Bytes()
-	}
-	return out.Bytes(), nil
+	return b, err
 }
 
 // parseRoster decodes an answer.
 func parseRoster(b []byte) (a rosterAnswer, err error) {
-	z, err := gzip.NewReader(bytes.NewReader(b))
-	if err != nil {
-		return a, err
-	}
-	return a, json.NewDecoder(io.LimitReader(z, maxRoster)).Decode(&a)
+	err = decompress(b, maxRoster, &a)
+	return a, err
 }

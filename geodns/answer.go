@@ -23,6 +23,9 @@ type worker struct {
 	// The wall clock for the current batch, in Unix seconds. 0 means that each query reads it.
 	wall   int64
 	budget *budget // for new signatures; nil means that the worker shares the server's
+
+	unsampled int    // answers from edge names since the last sample
+	sampledAt uint64 // time of the last sample, in ticks; 0 means never
 }
 
 // newWorker returns a worker for a goroutine that answers many queries. It has a memo of its
@@ -108,6 +111,9 @@ func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	}
 	if out != nil {
 		w.count(tcp)
+		if len(r.served) > 0 {
+			w.sample()
+		}
 		if logs {
 			s.QueryLog.write(r.line(began, from, tcp, len(out)))
 		}

@@ -65,6 +65,7 @@ type Server struct {
 	began time.Time // when Serve began; guarded by mu
 
 	tcpLimits tcpLimits // the zero value means defaultTCPLimits
+	served    served
 
 	udp sockets
 	tcp listeners
@@ -93,6 +94,7 @@ func (s *Server) Reload(cfg Config) error {
 		s.cookies = newCookies(s.CookieSecrets)
 		s.limiter = newLimiter()
 		s.changed, s.resign = make(chan struct{}, 1), make(chan struct{}, 1)
+		s.served.samples = make(chan sample, maxSamples)
 		if s.QueryLog != nil {
 			s.QueryLog.lines = make(chan logged, maxLogged)
 		}
@@ -162,6 +164,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	listeners.Go(func() { failed <- s.serveTCP(ctx) })
 
 	listeners.Go(func() { s.signAhead(ctx) })
+	listeners.Go(func() { s.served.run(ctx, s) })
 	if s.QueryLog != nil {
 		listeners.Go(func() { s.QueryLog.run(ctx) })
 	}

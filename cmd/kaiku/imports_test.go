@@ -14,7 +14,7 @@ const module = "github.com/kaiku-cdn/kaiku/"
 var allowed = map[string][]string{
 	"cmd/kaiku/config": {"cmd/kaiku/words", "deploy", "edge/admin", "edge/cache", "edge/httpcache",
 		"edge/purge", "edge/rules", "fleet", "geodns", "geodns/dnssec", "origin"},
-	"cmd/kaiku/demo": {"cmd/kaiku/config", "cmd/kaiku/node", "geodns"},
+	"cmd/kaiku/demo": {"cmd/kaiku/config", "cmd/kaiku/node", "edge/admin", "edge/purge", "geodns", "storage"},
 	"cmd/kaiku/node": {"cmd/kaiku/config", "deploy", "edge", "edge/admin", "edge/certs", "edge/front",
 		"edge/httpcache", "edge/purge", "edge/site", "fleet", "geodns", "origin", "storage"},
 	"cmd/kaiku/words":     {},

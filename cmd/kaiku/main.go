@@ -82,7 +82,8 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	root.AddCommand(
 		drainCommand(etc, true), drainCommand(etc, false),
 		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc),
-		statusCommand(etc), deployCommand(), removeCommand(), rotateCommand(), signCommand(), dnssecCommand(),
+		statusCommand(etc), dashboardCommand(etc), deployCommand(), removeCommand(), rotateCommand(), signCommand(),
+		dnssecCommand(),
 		unitsCommand(),
 		healthCommand(etc),
 		versionCommand(), manCommand(), planCommand(), benchSelfCommand(),

@@ -22,6 +22,13 @@ type FleetView interface {
 	// Drain marks a node so that it gets no new clients, or removes the mark if drain is false. The
 	// mark survives restarts. Drain fails with purge.ErrNoLog in the same cases as purge.Log.
 	Drain(ctx context.Context, node string, drain bool) error
+	// Reports returns the last report of each node, and the points of the fleet's history after a
+	// time, in milliseconds of Unix time. After an error, it returns what is known.
+	Reports(ctx context.Context, since int64) ([]Reported, []Point, error)
+	// Location returns the latitude and longitude of a node, or nil.
+	Location(node string) *[2]float64
+	// NameServers returns the names of the name servers.
+	NameServers() []string
 }
 
 // NodeStatus is what a node reports of itself.

@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -21,6 +22,10 @@ func (s *Server) Endpoints() []purge.Endpoint {
 	}
 	metrics := promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP
 	list := []purge.Endpoint{
+		{Method: "GET", Path: "/", Public: true, Serve: newPage().serve},
+		{Method: "GET", Path: "/v1/session", Serve: s.serveSession},
+		{Method: "GET", Path: "/v1/live", Scope: purge.ScopeRead, Serve: s.serveLive},
+		{Method: "GET", Path: "/v1/explain/dns", Scope: purge.ScopeRead, Serve: s.serveExplainDNS},
 		{Method: "GET", Path: "/v1/explain", Scope: purge.ScopeRead, Serve: explain},
 		{Method: "GET", Path: "/v1/status", Scope: purge.ScopeRead, Serve: s.serveStatus},
 		{Method: "PUT", Path: "/v1/nodes/{node}/drain", Scope: purge.ScopeDrain, Serve: s.serveDrain},
@@ -34,7 +39,7 @@ func (s *Server) Endpoints() []purge.Endpoint {
 	for i := range list {
 		list[i].Fail = purge.Fail
 	}
-	return append(list, s.Purger.Endpoints()...)
+	return slices.Concat(list, s.Purger.Tokens.Endpoints(), s.Purger.Endpoints())
 }
 
 // handler routes requests to the endpoints, after it has checked their tokens.
@@ -47,7 +52,11 @@ func (s *Server) handler() http.Handler {
 			purgeURL = h
 			continue
 		}
-		mux.Handle(e.Method+" "+e.Path, h)
+		path := e.Path
+		if path == "/" {
+			path = "/{$}" // not what is below it
+		}
+		mux.Handle(e.Method+" "+path, h)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == "PURGE" || r.Method == http.MethodPost && strings.HasPrefix(r.RequestURI, purge.FastlyURLs) {

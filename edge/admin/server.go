@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,15 +31,23 @@ type Server struct {
 	Edge     *Edge           // nil on a node that is no edge
 	Fleet    FleetView       // nil means that there are no other nodes
 	Faults   func() []string // returns the faults of files that the node can't use; nil means none
+	Reporter *Reporter       // measures this node; nil means one that knows nothing
 	Registry *prometheus.Registry
 	Panics   *front.Panics // nil means one of its own
 	Log      *slog.Logger
+
+	// ExplainDNS explains which edges a client gets for a name; nil on a node that is no name
+	// server.
+	ExplainDNS func(name string, client netip.Addr) (any, error)
 
 	DrainTimeout time.Duration // for the requests under way when Serve ends; 0 means 30 s
 	BodyTimeout  time.Duration // that a client may keep a body waiting; 0 means a minute
 
 	listener net.Listener
 	started  time.Time
+	ending   chan struct{} // closed when Serve ends
+	live     live
+	own      History // of this node, if there are no others
 }
 
 // Edge is the part of an edge that its admin listener reports on.
@@ -55,6 +64,9 @@ func (s *Server) Listen(ctx context.Context) error {
 		return fmt.Errorf("admin listener on %s: outside loopback, it needs a token (secrets.admin_token)",
 			s.Address)
 	}
+	if s.Reporter == nil {
+		s.Reporter = &Reporter{}
+	}
 	if s.Panics == nil {
 		s.Panics = &front.Panics{Log: s.Log}
 		if err := s.Registry.Register(s.Panics.Collector()); err != nil {
@@ -65,7 +77,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("admin listener: %w", front.HintInUse(err, s.Setting))
 	}
-	s.listener, s.started = l, time.Now()
+	s.listener, s.started, s.ending = l, time.Now(), make(chan struct{})
 	return nil
 }
 
@@ -77,11 +89,20 @@ func (s *Server) Serve(ctx context.Context) error {
 	h := front.NewHTTP(s.guard(s.handler()), s.Log)
 	failed := make(chan error, 1)
 	go func() { failed <- h.Serve(s.listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
+	tick := time.NewTicker(HistoryEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case err := <-failed:
+			return err
+		case now := <-tick.C:
+			if s.Fleet == nil {
+				s.own.Add(now, []Reported{{Node: s.Purger.Node, Report: s.Reporter.Last()}})
+			}
+		case <-ctx.Done():
+		}
 	}
+	close(s.ending)
 	limit := cmp.Or(s.DrainTimeout, front.DrainTimeout)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()

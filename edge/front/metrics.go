@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 )
 
 // Traffic counts the requests of clients and other edges that the edge answered for its sites since
@@ -38,7 +37,7 @@ func newMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			Help: "Bytes of bodies sent to clients."}, []string{"site", "cache"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kaiku_edge_request_seconds",
 			Help:    "Time from a request's header block to the end of its response.",
-			Buckets: []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10}}, []string{"cache"}),
+			Buckets: secondsBuckets}, []string{"cache"}),
 	}
 	m.cut = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_requests_cut_total",
 		Help: "Requests cut off because they were not done when the edge had to end."})
@@ -91,11 +90,9 @@ func (m *Metrics) Traffic() Traffic {
 		if key.site == "" {
 			return true // health checks and refused requests
 		}
-		var m dto.Metric
-		_ = c.requests.Write(&m) // a counter's never fails
-		n := uint64(m.GetCounter().GetValue())
+		n := counted(c.requests)
 		t.Requests += n
-		if key.outcome == "hit" || key.outcome == "stale" {
+		if isHit(key.outcome) {
 			t.Hits += n
 		}
 		if key.status >= 500 {

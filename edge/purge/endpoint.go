@@ -14,6 +14,7 @@ import (
 type Endpoint struct {
 	Method, Path string
 	Scope        string // that a token needs; "" means that any token will do
+	Public       bool   // needs no token
 	Serve        http.HandlerFunc
 	Fail         Failure // writes errors in the form that its clients read
 }
@@ -24,14 +25,16 @@ type Failure func(w http.ResponseWriter, status int, text string)
 // Endpoints returns the routes of the purge APIs. The one with the method PURGE is for any path.
 func (p *Purger) Endpoints() []Endpoint {
 	return []Endpoint{
-		{"POST", "/v1/purge", ScopePurge, p.serveNative, Fail},
-		{"GET", "/v1/purges/{sequence}", ScopeRead, p.serveProgress, Fail},
-		{"POST", "/service/{id}/purge/{key}", ScopePurge, p.serveFastlyKey, failFastly},
-		{"POST", "/service/{id}/purge", ScopePurge, p.serveFastlyKeys, failFastly},
-		{"POST", "/service/{id}/purge_all", ScopePurge, p.serveFastlyAll, failFastly},
-		{"POST", FastlyURLs + "{url}", ScopePurge, p.serveFastlyURL, failFastly},
-		{"PURGE", "/", ScopePurge, p.serveFastlyURL, failFastly},
-		{"POST", "/client/v4/zones/{zone}/purge_cache", ScopePurge, p.serveCloudflare, failCloudflare},
+		{Method: "POST", Path: "/v1/purge", Scope: ScopePurge, Serve: p.serveNative, Fail: Fail},
+		{Method: "GET", Path: "/v1/purges/{sequence}", Scope: ScopeRead, Serve: p.serveProgress, Fail: Fail},
+		{Method: "POST", Path: "/service/{id}/purge/{key}", Scope: ScopePurge, Serve: p.serveFastlyKey,
+			Fail: failFastly},
+		{Method: "POST", Path: "/service/{id}/purge", Scope: ScopePurge, Serve: p.serveFastlyKeys, Fail: failFastly},
+		{Method: "POST", Path: "/service/{id}/purge_all", Scope: ScopePurge, Serve: p.serveFastlyAll, Fail: failFastly},
+		{Method: "POST", Path: FastlyURLs + "{url}", Scope: ScopePurge, Serve: p.serveFastlyURL, Fail: failFastly},
+		{Method: "PURGE", Path: "/", Scope: ScopePurge, Serve: p.serveFastlyURL, Fail: failFastly},
+		{Method: "POST", Path: "/client/v4/zones/{zone}/purge_cache", Scope: ScopePurge, Serve: p.serveCloudflare,
+			Fail: failCloudflare},
 	}
 }
 
@@ -64,8 +67,10 @@ func IsJSON(h http.Header) bool {
 func (t *Tokens) Authorize(to Endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g := &Grant{}
-		if t.Any() {
-			g = t.grant(secretOf(r.Header))
+		if t.Any() && to.Public {
+			g = &Grant{scopes: []string{}, sites: []string{}}
+		} else if t.Any() {
+			g = t.grantOf(r)
 		} else if !isAddress(r.Host) {
 			to.Fail(w, http.StatusMisdirectedRequest,
 				"without tokens, this listener answers only requests that name it by its IP address")

@@ -12,14 +12,26 @@ import (
 
 // Grant is what a client may do.
 type Grant struct {
-	token  [32]byte // hash of the secret; zero if there are no tokens
-	scopes []string // nil means all
-	sites  []string // nil means all
+	token   [32]byte // hash of the secret; zero if there are no tokens
+	session [32]byte // hash of the session's id; zero if there is none
+	scopes  []string // nil means all
+	sites   []string // nil means all
 }
 
 func (g *Grant) has(scope string) bool {
 	return scope == "" || g.scopes == nil || slices.Contains(g.scopes, scope)
 }
+
+// Scopes returns the scopes of the grant.
+func (g *Grant) Scopes() []string {
+	if g.scopes == nil {
+		return Scopes()
+	}
+	return g.scopes
+}
+
+// Sites returns the only sites that the client may purge and warm; none means all.
+func (g *Grant) Sites() []string { return append([]string{}, g.sites...) }
 
 // grantKey is the key of a context's grant.
 type grantKey struct{}

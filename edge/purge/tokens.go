@@ -29,7 +29,10 @@ type Token struct {
 
 // Tokens holds the tokens that a node accepts. They are replaced as a whole while it serves. The
 // zero value has none, and then every client that reaches the API may use it.
-type Tokens struct{ now atomic.Pointer[[]Token] }
+type Tokens struct {
+	now      atomic.Pointer[[]Token]
+	sessions sessions
+}
 
 // Set replaces the tokens.
 func (t *Tokens) Set(list []Token) { t.now.Store(&list) }
@@ -47,8 +50,10 @@ func (t *Tokens) Any() bool { return len(t.list()) > 0 }
 
 // grant returns the grant of a secret; nil if no token has it. The time that it takes doesn't
 // depend on how similar the secret is to a token's.
-func (t *Tokens) grant(secret string) *Grant {
-	got := sha256.Sum256([]byte(secret))
+func (t *Tokens) grant(secret string) *Grant { return t.grantByHash(sha256.Sum256([]byte(secret))) }
+
+// grantByHash is grant for the hash of a secret.
+func (t *Tokens) grantByHash(got [32]byte) *Grant {
 	is := func(token string) bool {
 		want := sha256.Sum256([]byte(token))
 		return subtle.ConstantTimeCompare(got[:], want[:]) == 1 && token != ""

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,6 +50,9 @@ type demo struct {
 	zones []*geodns.Zone
 	nodes map[string]*edgeNode
 	dns   *geodns.Server
+	plane *plane
+	// visited means that visitors of the demo's own look at the site.
+	visited bool
 }
 
 // edgeNode is an edge of the demo that can be stopped and started.
@@ -59,7 +63,11 @@ type edgeNode struct {
 	mu   sync.Mutex
 	stop context.CancelFunc // nil while it is stopped
 	done chan error
+	edge atomic.Pointer[node.Edge]
 }
+
+// running returns the edge of the node, or nil while it is stopped.
+func (n *edgeNode) running() *node.Edge { return n.edge.Load() }
 
 // fleetFile is the template of the fleet file.
 const fleetFile = `# The fleet file of the demo. You can start your own from it.
@@ -199,7 +207,8 @@ func newDemo(ctx context.Context, dir string, ports *ports, log *slog.Logger) (*
 		return nil, err
 	}
 	d.moved = ports.moved
-	d.dns = &geodns.Server{Addr: d.fleet.DNSListen()[0], Log: log}
+	d.plane = &plane{demo: d, began: time.Now(), draining: map[string]bool{}}
+	d.dns = &geodns.Server{Addr: d.fleet.DNSListen()[0], Log: log, Registry: d.plane.reported}
 	return d, d.dns.Reload(d.fleet.GeoDNSConfig(d.zones))
 }
 
@@ -231,7 +240,7 @@ func (d *demo) run(ctx context.Context, out io.Writer, ready func(ctx context.Co
 			return err
 		}
 	}
-	err := node.Run(ctx,
+	parts := []node.Part{
 		httpPart{d.origin, d.site},
 		&relay{listener: d.far, dial: oceanDial(oneWay(helsinki, virginia)), to: d.origin.Addr().String()},
 		httpPart{d.control, d.controlHandler(ctx)},
@@ -243,7 +252,13 @@ func (d *demo) run(ctx context.Context, out io.Writer, ready func(ctx context.Co
 			d.printCommands(out)
 			<-ctx.Done()
 			return nil
-		}))
+		}),
+		node.PartFunc(d.plane.remember),
+	}
+	if d.visited {
+		parts = append(parts, node.PartFunc(d.visitors))
+	}
+	err := node.Run(ctx, parts...)
 	for _, n := range d.nodes {
 		err = errors.Join(err, n.halt())
 	}
@@ -261,8 +276,13 @@ func (d *demo) start(ctx context.Context, n *edgeNode) error {
 	if err != nil {
 		return err
 	}
+	e.Purges, e.Fleet, e.ExplainDNS = d.plane, d.plane, node.ExplainDNS(d.dns)
 	if err := e.Listen(ctx); err != nil {
 		return err
+	}
+	n.edge.Store(e)
+	if err := d.plane.catchUp(e); err != nil {
+		d.log.Error("apply the purges that an edge has missed", "edge", n.Name, "error", err)
 	}
 	ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	n.done = make(chan error, 1)
@@ -277,6 +297,7 @@ func (n *edgeNode) halt() error {
 	if n.stop == nil {
 		return nil
 	}
+	n.edge.Store(nil)
 	n.stop()
 	n.stop = nil
 	return <-n.done
@@ -310,7 +331,10 @@ Kaiku demo: an origin in Virginia, an edge in Helsinki (hel1), an edge in New Yo
 All of them run in this process, on loopback addresses. Connections between places are delayed as real ones are:
 a round trip takes {{Far}} between Helsinki and Virginia, and {{Near}} between New York and Virginia.{{Moved}}
 
-  In a browser  http://{{Hel.HTTP}}/
+  In a browser
+    the site                              http://{{Hel.HTTP}}/
+    the fleet, on a map                   http://{{Hel.Admin}}/
+  Two visitors get a picture every two seconds: one in Finland, one in the US.
 
   Ask the name server which edge is nearest
     to a client in Finland
@@ -328,7 +352,7 @@ a round trip takes {{Far}} between Helsinki and Virginia, and {{Near}} between N
     from the origin, without the delay (use this URL as the origin of an edge of your own)
       curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{Origin}}/img/dawn.png
 
-  Purge the picture from hel1, by its URL or by a tag
+  Purge the picture from both edges, by its URL or by a tag
       {{Self}} purge --admin http://{{Hel.Admin}} http://www.example.com/img/dawn.png
       {{Self}} purge --admin http://{{Hel.Admin}} --tag demo
 
@@ -392,5 +416,6 @@ func Run(ctx context.Context, out io.Writer, once bool, log *slog.Logger) (err e
 	if once {
 		return d.once(ctx, out)
 	}
+	d.visited = true
 	return d.run(ctx, out, func(context.Context) error { return nil })
 }

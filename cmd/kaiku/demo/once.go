@@ -24,6 +24,11 @@ type visitor struct {
 	nearest string // the edge that the name server must send it to
 }
 
+// theVisitors returns the clients of the demo.
+func theVisitors() []visitor {
+	return []visitor{{"Finland", helsinki, finnishNetwork, "hel1"}, {"USA", newYork, usNetwork, "nyc1"}}
+}
+
 // visit is the result of a visitor's requests.
 type visit struct {
 	visitor
@@ -42,8 +47,7 @@ func (d *demo) once(ctx context.Context, out io.Writer) error {
 	var visits []visit
 	err := d.run(ctx, io.Discard, func(ctx context.Context) error {
 		defer cancel()
-		for _, v := range []visitor{{"Finland", helsinki, finnishNetwork, "hel1"},
-			{"USA", newYork, usNetwork, "nyc1"}} {
+		for _, v := range theVisitors() {
 			got, err := d.visit(ctx, v)
 			if err != nil {
 				return fmt.Errorf("client in %s: %w", v.country, err)
@@ -116,6 +120,22 @@ func (d *demo) visit(ctx context.Context, v visitor) (visit, error) {
 	out.direct, _, err = firstByte(ctx, oceanDial(oneWay(v.place, virginia)), d.origin.Addr().String(), path,
 		time.Now())
 	return out, err
+}
+
+// look looks up the site's name as a visitor, and gets a picture.
+func (d *demo) look(ctx context.Context, v visitor) error {
+	ctx, cancel := context.WithTimeout(ctx, visitEvery)
+	defer cancel()
+	addrs, err := geodns.Lookup(ctx, d.dnsAddr, siteHost, netip.MustParsePrefix(v.network))
+	if err != nil {
+		return err
+	}
+	n := d.nodeAt(addrs[0])
+	if n == nil {
+		return fmt.Errorf("the name server answered with %s, which is not the address of an edge", addrs[0])
+	}
+	_, _, err = firstByte(ctx, oceanDial(oneWay(v.place, n.place)), n.HTTP, "/img/noon.png", time.Now())
+	return err
 }
 
 func (d *demo) nodeAt(addr netip.Addr) *edgeNode {

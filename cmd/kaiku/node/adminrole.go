@@ -29,6 +29,7 @@ func (b *builder) addAdmin() error {
 		p.Purges, p.Edges, s.Fleet = purgeLog{b.plane}, fleetView{b.plane}, fleetView{b.plane}
 		b.plane.sites = p.Sites
 	}
+	b.adminServer = s
 	b.admin = &adminRole{s.Address, p.Tokens, p.Sites}
 	b.parts = append(b.parts, s)
 	return nil

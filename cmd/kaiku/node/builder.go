@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
@@ -23,6 +24,8 @@ type builder struct {
 	key   *fleet.Key    // nil if the fleet has none
 	plane *controlPlane // nil without a control plane
 	reg   *prometheus.Registry
+
+	adminServer *admin.Server // of a node that is no edge; nil if there is none
 }
 
 // New makes the parts of a node for some of its roles; nil means all. Nothing listens yet. After an
@@ -78,6 +81,7 @@ func (b *builder) build(roles []string) error {
 			return err
 		}
 	}
+	b.addReporter()
 	if b.plane != nil && (b.Edge != nil || b.dns != nil || b.node.Admin != "") {
 		b.parts = append(b.parts, b.plane)
 	}

@@ -33,10 +33,14 @@ type controlPlane struct {
 	load       *load          // of an edge
 	control    *fleet.Control // of a control node
 	started    time.Time
-	names      []string    // of all nodes of the fleet file
-	allowed    []string    // the only sites that the node may purge; none means no limit
-	sites      *site.Table // those of the node's fleet file
-	secure     func() bool // whether an edge has certificates for all its hosts
+	names      []string // of all nodes of the fleet file
+	allReports *fleet.Reports
+	places     map[string]*[2]float64 // of the fleet file, by node
+	// nameServers are those of the fleet file.
+	nameServers []string
+	allowed     []string    // the only sites that the node may purge; none means no limit
+	sites       *site.Table // those of the node's fleet file
+	secure      func() bool // whether an edge has certificates for all its hosts
 }
 
 // nearestFirst returns the addresses of the control nodes, the one nearest to a node first. The
@@ -70,7 +74,8 @@ func newControlPlane(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.
 	}
 	l := &controlPlane{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(),
 		names: f.NodeNames()}
-	l.allowed = allowedSites(f, n, l.client, log)
+	l.allowed, l.allReports = allowedSites(f, n, l.client, log), &fleet.Reports{Client: l.client}
+	l.setPlaces(f)
 	l.client.Servers = nearestFirst(f, n, clients)
 	lease := fleet.Lease{Version: Version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
 	if len(n.Addresses) > 0 {

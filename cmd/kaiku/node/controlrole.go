@@ -17,6 +17,7 @@ func (b *builder) addControl() error {
 	if b.plane != nil {
 		b.plane.control = c
 	}
+	c.Digest = &digest{}
 	b.parts = append(b.parts, c)
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -38,6 +39,7 @@ func newEdge(e config.Edge, name string, reg *prometheus.Registry, log *slog.Log
 	return &Edge{Store: store, Server: &edge.Server{Name: name, Version: Version(), HTTP: e.HTTP, HTTPS: e.HTTPS,
 		Admin:          e.Admin,
 		MaxConnections: e.MaxConnections, MaxPerClient: e.MaxPerClient, DrainTimeout: time.Duration(e.DrainTimeout),
+		Reporter:  &admin.Reporter{},
 		NoHitLane: e.HitLane != nil && !*e.HitLane, OwnHTTP2: e.HTTP2 != "go", Peer: e.Peer,
 		Store: store, Registry: reg, Log: log}}, nil
 }

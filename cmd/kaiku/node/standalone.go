@@ -48,5 +48,6 @@ func Standalone(f *config.Fleet, n *config.Node, dial Dialer, log *slog.Logger) 
 		return nil, err
 	}
 	e.setSites(sites)
+	e.Reporter.Location = locationOf(n)
 	return e, nil
 }
