@@ -26,7 +26,7 @@ func (s *Server) serveByRules(x *front.Exchange, of *site.Site) {
 	from, _ := netip.ParseAddrPort(r.RemoteAddr)
 	o := of.Rules.Evaluate(&rules.Request{Method: r.Method, Secure: x.Secure(), Host: x.Target.Host,
 		Path: x.Target.Path, Query: x.Target.Query, Protocol: r.ProtoMajor, Header: r.Header, Client: from.Addr(),
-		Now: time.Now()})
+		Now: time.Now(), Table: &s.limits})
 	if o.Response != nil {
 		s.sendRuleResponse(x, of, o)
 		return
@@ -41,11 +41,26 @@ func (s *Server) serveByRules(x *front.Exchange, of *site.Site) {
 	for _, change := range o.Request {
 		change.Apply(r.Header)
 	}
+	if o.CountsMisses() {
+		x.BeforeFetch = func() bool { return s.countMiss(x, of, o) }
+	}
 	under := of.Under(o)
 	for _, change := range under.Fields {
 		x.ChangeHeader(change.Apply)
 	}
 	s.cache.Serve(x, under)
+}
+
+// countMiss counts a request that goes to the origin. It reports false if that exceeds a limit;
+// then
+// it has answered the request.
+func (s *Server) countMiss(x *front.Exchange, of *site.Site, o *rules.Outcome) bool {
+	if o.Miss(&s.limits, time.Now()); o.Response == nil {
+		return true
+	}
+	o.Header = nil // serveByRules has made these changes
+	s.sendRuleResponse(x, of, o)
+	return false
 }
 
 // sendRuleResponse sends what a rule answers in place of the origin.

@@ -28,6 +28,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/rules"
 	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -91,6 +92,7 @@ type Server struct {
 	admin  *admin.Server // nil without an admin listener
 
 	refusals *prometheus.CounterVec // by the checks of rules
+	limits   rules.Table
 
 	// 0 means the constants of package front.
 	bodyTimeout, bodyEnd, tunnelIdle, lastWrite time.Duration

@@ -34,6 +34,7 @@ func docRows() map[string][]docRow {
 		"README.md":           readmeRows(),
 		"docs/deploy.md":      deployRows(),
 		"docs/dns.md":         dnsRows(),
+		"docs/limits.md":      {{begins: "sites:", alone: true, text: isFleet("edge")}},
 		"docs/origins.md":     originsRows(),
 		"docs/purge.md":       purgeRows(),
 		"docs/rules.md":       {{begins: "sites:", alone: true, text: isFleet("edge")}},

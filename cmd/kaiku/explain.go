@@ -62,6 +62,9 @@ func printExplanation(out io.Writer, e cache.Explanation) error {
 	if len(e.Rules) > 0 {
 		row("rules", "%s", strings.Join(e.Rules, ", "))
 	}
+	for _, l := range e.Limits {
+		row("limit", "%s", l)
+	}
 	if len(e.Objects) == 0 {
 		row("key", "%s", e.Key)
 		row("not stored", "%s", e.WhyNot)

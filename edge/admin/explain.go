@@ -38,6 +38,9 @@ func (s *Server) explain(raw string, t httpcache.Target, of *site.Site) cache.Ex
 	t.Path, t.Query = o.Path, o.Query
 	e := s.Edge.Cache.Explain(raw, t, of.Under(o))
 	e.Rules = o.Rules
+	for _, l := range o.Limits {
+		e.Limits = append(e.Limits, l.String())
+	}
 	switch {
 	case o.Response != nil:
 		e.WhyNot = fmt.Sprintf("the rule %s answers with %d", o.By, o.Response.Status)

@@ -48,6 +48,8 @@ type exchange struct {
 	counts    bool
 	accounted int64
 	passed    bool
+	// fetches means that the request was counted as one that goes to the origin.
+	fetches bool
 	// held are flights that the request has met and will join.
 	held []*flight
 	// serveStaleAfter is how long the request waits for the origin to confirm the stored response,
@@ -62,6 +64,15 @@ const ServeStaleAfter = 2 * time.Second
 // objectMeta returns what is known of a response to the request before there is one.
 func (x *exchange) objectMeta(epoch uint64) objectMeta {
 	return objectMeta{uri: x.key, url: x.url(), epoch: epoch}
+}
+
+// mayFetch reports whether the request may go to the origin. If not, it was answered.
+func (x *exchange) mayFetch() bool {
+	if x.fetches || x.w.BeforeFetch == nil {
+		return true
+	}
+	x.fetches = true
+	return x.w.BeforeFetch()
 }
 
 // url returns the URL of the target.

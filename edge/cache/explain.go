@@ -18,6 +18,8 @@ type Explanation struct {
 	Rules []string `json:"rules,omitempty"`
 	// Bucket says from which bucket misses are fetched, if the origin is one.
 	Bucket string `json:"bucket,omitempty"`
+	// Limits describe the rate limits that count the request.
+	Limits []string `json:"limits,omitempty"`
 	// WhyNot is the reason why nothing is stored, or "".
 	WhyNot string `json:"why_not,omitempty"`
 	// LastFailure is the failure of the last fetch of the URL. It is nil if the fetch succeeded, or

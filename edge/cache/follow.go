@@ -56,6 +56,11 @@ func (s *Cache) follow(x *exchange, stored *entry, d httpcache.Decision, objectK
 		s.leave(x, j.f)
 		return false
 	}
+	if j.leads && !x.mayFetch() {
+		s.flights.drop(j.f)
+		s.leave(x, j.f)
+		return true
+	}
 	if j.leads && !s.lead(j, stage) {
 		return true // the client left
 	}

@@ -234,6 +234,9 @@ func (proxyBuffers) Put(b []byte) { copyBuffers.Put(&b) }
 // proxy passes a request through. stored is the stored response, or nil, and d says what may be
 // done with it.
 func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *entry, d httpcache.Decision) {
+	if !x.mayFetch() {
+		return
+	}
 	requestTime, epoch := time.Now(), s.Store.Epoch()
 	if stored != nil {
 		epoch = x.epoch

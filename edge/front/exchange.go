@@ -19,6 +19,9 @@ type Exchange struct {
 	Request *http.Request
 	Target  httpcache.Target // what the request is for
 	Peer    bool             // it came from another edge of the fleet, which is trusted
+	// BeforeFetch is called before the request goes to the origin. It reports false if it has
+	// answered the request instead. nil means that nothing is called.
+	BeforeFetch func() bool
 
 	server  *Server // nil for a writer of the hit lane
 	control *http.ResponseController

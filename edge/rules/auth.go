@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -24,13 +25,15 @@ const (
 const (
 	AuthWrong = "auth-wrong" // or no password
 	AuthBusy  = "auth-busy"  // too many other requests wait for the check of theirs
+	AuthLimit = "auth-limit" // too many wrong passwords from the client's network
 )
 
 // Auth is HTTP Basic authentication (RFC 7617) against passwords hashed with bcrypt, as
 // `htpasswd -B` writes them.
 type Auth struct {
-	realm string
-	users map[string][]byte // hashes
+	realm    string
+	attempts Limit             // of wrong passwords
+	users    map[string][]byte // hashes
 
 	mu       sync.Mutex
 	verified map[[sha256.Size]byte]bool // hashes of correct credentials
@@ -76,10 +79,21 @@ func ParseAuth(realm, file string) (*Auth, error) {
 	return a, nil
 }
 
+// DefaultAttempts is how many wrong passwords a client network may try, if nothing else is set.
+var DefaultAttempts = Rate{10, time.Minute}
+
+// SetAttempts sets how many wrong passwords a client network may try. All Auths of an edge with the
+// same name count together.
+func (a *Auth) SetAttempts(name string, rate Rate) error {
+	a.attempts = Limit{Name: name, Rate: rate}
+	return a.attempts.Check()
+}
+
 // Check returns nil if a request has the right password. Otherwise it returns the response that the
-// client gets. That is a 429 while too many other requests wait for their passwords to be checked.
-func (a *Auth) Check(h http.Header) *Response {
-	values := h["Authorization"]
+// client gets. That is a 429 while too many other requests wait for their passwords to be checked,
+// and after too many wrong passwords from the client's network.
+func (a *Auth) Check(r *Request) *Response {
+	values := r.Header["Authorization"]
 	if len(values) != 1 {
 		return a.refusal()
 	}
@@ -91,6 +105,23 @@ func (a *Auth) Check(h http.Header) *Response {
 	if a.known(sum) {
 		return nil
 	}
+	if r.Table == nil {
+		return a.compare(sum, user, password)
+	}
+	attempt := tally{"", r.Table.hash(a.attempts.Name, 'a', a.attempts.whose(r)), a.attempts.all, a.attempts.Burst,
+		AuthLimit}
+	if refusal := attempt.take(r.Table, r.Now); refusal != nil {
+		return refusal
+	}
+	refusal := a.compare(sum, user, password)
+	if refusal == nil || refusal.Reason == AuthBusy { // only then, so that no client tries more at the same time
+		r.Table.giveBack(attempt.hash, attempt.pace, r.Now)
+	}
+	return refusal
+}
+
+// compare compares a password with the hash of its user.
+func (a *Auth) compare(sum [sha256.Size]byte, user, password string) *Response {
 	select {
 	case a.waiting <- struct{}{}:
 		defer func() { <-a.waiting }()

@@ -22,6 +22,7 @@ type Request struct {
 	Header   http.Header
 	Client   netip.Addr
 	Now      time.Time
+	Table    *Table // counts for limits; nil means that nothing is counted
 
 	clean  string     // Path as conditions see it
 	sent   string     // Query as the client sent it; checks remove tokens from Query
@@ -39,6 +40,7 @@ type Match struct {
 	Header    []Field  // request fields
 	Cookies   []Field
 	Networks  []netip.Prefix
+	Crawlers  []string // classes, such as CrawlerAI
 }
 
 // Field is a condition on a named value. With Absent, the request must have no value of that name.
@@ -89,7 +91,7 @@ func (m *Match) target(r *Request) (matched *Pattern, ok bool) {
 
 // needsMore reports whether there are conditions on more than method, target and protocol.
 func (m *Match) needsMore() bool {
-	return len(m.Header)+len(m.Cookies)+len(m.Networks) > 0
+	return len(m.Header)+len(m.Cookies)+len(m.Networks)+len(m.Crawlers) > 0
 }
 
 // rest reports whether the conditions hold that target doesn't check.
@@ -103,6 +105,10 @@ func (m *Match) rest(r *Request) bool {
 		if !m.Cookies[i].holds(cookies(r.Header, m.Cookies[i].Name)) {
 			return false
 		}
+	}
+	if len(m.Crawlers) > 0 && !slices.ContainsFunc(m.Crawlers,
+		func(class string) bool { return isCrawler(class, r.Header) }) {
+		return false
 	}
 	client := r.Client.Unmap()
 	return len(m.Networks) == 0 ||

@@ -16,6 +16,7 @@ type Rule struct {
 
 // Actions are the actions of a rule. Fields that are not set change nothing.
 type Actions struct {
+	Limit    *Limit
 	Signed   *Signed
 	Auth     *Auth
 	Redirect *Redirect
@@ -92,6 +93,8 @@ type Outcome struct {
 	// Known means that a rule required a password, and that the request had the right one.
 	Known   bool
 	Cookies []string // names of cookies that are for the edge alone
+	Limits  []*Limit // of the matching rules; with a Request.Table, Evaluate has counted the request
+	misses  []tally
 	Request []*Fields
 	Header  []*Fields // of the response
 	Cache   Cache
@@ -179,7 +182,7 @@ func (s *Set) Static(r *Request, o *Outcome) bool {
 		if !ok {
 			continue
 		}
-		if rule.Match.needsMore() || rule.Auth != nil || rule.ends() {
+		if rule.Match.needsMore() || rule.Auth != nil || rule.Limit != nil || rule.ends() {
 			return false
 		}
 		found = append(found, matching{rule, path, s.shapes[i]})
@@ -192,6 +195,9 @@ func (s *Set) Static(r *Request, o *Outcome) bool {
 
 // check makes the checks of the matching rules. If one fails, it sets Response.
 func (o *Outcome) check(found []matching, r *Request) {
+	if o.checkLimits(found, r); o.Response != nil {
+		return
+	}
 	if o.checkSigned(found, r); o.Response != nil {
 		return
 	}
@@ -199,7 +205,7 @@ func (o *Outcome) check(found []matching, r *Request) {
 		if m.rule.Auth == nil {
 			continue
 		}
-		if refusal := m.rule.Auth.Check(r.Header); refusal != nil {
+		if refusal := m.rule.Auth.Check(r); refusal != nil {
 			o.refuse(m.rule, refusal)
 			return
 		}

@@ -21,6 +21,7 @@ import (
 type Rule struct {
 	Name      string       `yaml:"name"`
 	Match     Match        `yaml:"match"`
+	Limit     *Limit       `yaml:"limit"`
 	Signed    *SignedURLs  `yaml:"signed"`
 	BasicAuth *BasicAuth   `yaml:"basic_auth"`
 	Deny      bool         `yaml:"deny"`
@@ -44,6 +45,7 @@ type Match struct {
 	Cookie     map[string]string `yaml:"cookie"`
 	Without    Without           `yaml:"without"`
 	Network    []netip.Prefix    `yaml:"network"`
+	Crawler    []string          `yaml:"crawler"`
 }
 
 // Without has the names of query parameters, header fields and cookies that a request must
@@ -56,8 +58,9 @@ type Without struct {
 
 // BasicAuth requires a user name and a password from clients (RFC 7617).
 type BasicAuth struct {
-	Realm string `yaml:"realm"`
-	File  string `yaml:"file"` // a file with lines USER:HASH
+	Realm    string `yaml:"realm"`
+	File     string `yaml:"file"`     // a file with lines USER:HASH
+	Attempts string `yaml:"attempts"` // how many wrong passwords a client network may try, such as 10/m
 }
 
 // Respond is a response that the edge itself generates.
@@ -106,6 +109,7 @@ type ruleMaker struct {
 	errorf func(at, format string, a ...any)
 	// read reads a file that the fleet file names. If it is nil, the files are not read.
 	read func(file string) ([]byte, error)
+	site string
 }
 
 // checkRules reports what is wrong with the rules of a site.
@@ -116,7 +120,7 @@ func (f *Fleet) checkRules(at string, list []Rule) {
 
 // SiteRules makes the rules of a site. It reads the files that they name.
 func (f *Fleet) SiteRules(s *Site) (set *rules.Set, err error) {
-	m := ruleMaker{read: func(file string) ([]byte, error) { return os.ReadFile(f.Path(file)) },
+	m := ruleMaker{site: s.Name, read: func(file string) ([]byte, error) { return os.ReadFile(f.Path(file)) },
 		errorf: func(at, format string, a ...any) {
 			err = cmp.Or(err, fmt.Errorf(at+": "+format, a...))
 		}}
@@ -133,8 +137,9 @@ func (m *ruleMaker) set(at string, list []Rule) *rules.Set {
 			m.errorf(p+".name", "two rules are called %s", name)
 		}
 		names[list[i].Name] = true
-		out[i] = m.rule(p, &list[i])
-		out[i].Name = cmp.Or(list[i].Name, fmt.Sprint(i+1))
+		name := cmp.Or(list[i].Name, fmt.Sprint(i+1))
+		out[i] = m.rule(p, m.site+"/"+name, &list[i])
+		out[i].Name = name
 	}
 	set, err := rules.NewSet(out)
 	if err != nil {
@@ -143,7 +148,8 @@ func (m *ruleMaker) set(at string, list []Rule) *rules.Set {
 	return set
 }
 
-func (m *ruleMaker) rule(at string, r *Rule) (out rules.Rule) {
+// rule makes a rule. name tells it from all others of the fleet.
+func (m *ruleMaker) rule(at, name string, r *Rule) (out rules.Rule) {
 	captures := m.match(at+".match", &r.Match, &out.Match)
 	ends := 0
 	if r.Deny {
@@ -161,11 +167,14 @@ func (m *ruleMaker) rule(at string, r *Rule) (out rules.Rule) {
 	if w := r.Rewrite; w != nil {
 		out.Rewrite = m.rewrite(at+".rewrite", w, captures)
 	}
+	if r.Limit != nil {
+		out.Limit = m.limit(at+".limit", name, r.Limit)
+	}
 	if r.Signed != nil {
 		out.Signed = m.signed(at+".signed", r.Signed)
 	}
 	if r.BasicAuth != nil {
-		out.Auth = m.auth(at+".basic_auth", r.BasicAuth)
+		out.Auth = m.auth(at+".basic_auth", name, r.BasicAuth)
 	}
 	out.Request, out.Response = m.fields(at+".request", &r.Request), m.fields(at+".response", &r.Response)
 	out.Cache = rules.Cache{Bypass: r.Cache.Bypass, NoQuery: r.Cache.IgnoreQuery}
@@ -182,8 +191,8 @@ func (m *ruleMaker) rule(at string, r *Rule) (out rules.Rule) {
 		m.errorf(at, "want one of deny, respond and redirect")
 	case ends == 1 && goesOn:
 		m.errorf(at, "the request ends with this rule: move rewrite, request, response and cache to another one")
-	case ends == 0 && !goesOn && r.Signed == nil && r.BasicAuth == nil:
-		m.errorf(at, "the rule does nothing: want signed, basic_auth, deny, respond, redirect, rewrite, request, response or cache")
+	case ends == 0 && !goesOn && r.Limit == nil && r.Signed == nil && r.BasicAuth == nil:
+		m.errorf(at, "the rule does nothing: want limit, signed, basic_auth, deny, respond, redirect, rewrite, request, response or cache")
 	}
 	return out
 }
@@ -237,7 +246,12 @@ func (m *ruleMaker) match(at string, in *Match, out *rules.Match) (captures int)
 	out.Query = m.named(at+".query", in.Query, in.Without.Query)
 	out.Header = m.named(at+".header", in.Header, in.Without.Header)
 	out.Cookies = m.named(at+".cookie", in.Cookie, in.Without.Cookie)
-	out.Networks = in.Network
+	out.Networks, out.Crawlers = in.Network, in.Crawler
+	for i, class := range in.Crawler {
+		if known := rules.CrawlerClasses(); !slices.Contains(known, class) {
+			m.errorf(fmt.Sprintf("%s.crawler[%d]", at, i), "%q is unknown: %s", class, words.Suggest(class, known))
+		}
+	}
 	return max(captures, 0)
 }
 
@@ -322,12 +336,16 @@ func (m *ruleMaker) template(at, text string, captures int) rules.Template {
 	return t
 }
 
-func (m *ruleMaker) auth(at string, a *BasicAuth) *rules.Auth {
+func (m *ruleMaker) auth(at, name string, a *BasicAuth) *rules.Auth {
 	if a.File == "" {
 		m.errorf(at+".file", "want a file with a line USER:HASH for each user, as htpasswd -B writes it")
 	}
 	if badValue(a.Realm) {
 		m.errorf(at+".realm", "%q has a control character", a.Realm)
+	}
+	attempts := rules.DefaultAttempts
+	if a.Attempts != "" {
+		attempts = m.rate(at+".attempts", a.Attempts)
 	}
 	if m.read == nil || a.File == "" {
 		return nil
@@ -336,6 +354,9 @@ func (m *ruleMaker) auth(at string, a *BasicAuth) *rules.Auth {
 	var auth *rules.Auth
 	if err == nil {
 		auth, err = rules.ParseAuth(cmp.Or(a.Realm, "restricted"), string(text))
+	}
+	if err == nil {
+		err = auth.SetAttempts(name, attempts)
 	}
 	if err != nil {
 		m.errorf(at+".file", "read %s: %v", a.File, err)
