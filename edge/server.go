@@ -113,8 +113,8 @@ func (s *Server) Listen(ctx context.Context) error {
 	s.makeHits()
 	s.makeAdmin()
 	s.refusals = newRefusals()
-	for _, c := range []prometheus.Collector{storeCollector{s.Store}, originCollector{&s.Sites}, s.panics.Collector(),
-		s.purger.NotUnderstood(), s.refusals} {
+	for _, c := range []prometheus.Collector{storeCollector{s.Store}, originCollector{&s.Sites},
+		compressCollector{s.cache}, s.panics.Collector(), s.purger.NotUnderstood(), s.refusals} {
 		if err := s.Registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}

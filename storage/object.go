@@ -46,6 +46,10 @@ func (o *Object) Data() []byte { return o.meta.data }
 // Epoch returns the sequence of the newest purge when the object's fetch began.
 func (o *Object) Epoch() uint64 { return o.meta.epoch }
 
+// BodyID identifies the body. It stays with the body when the data is updated, and each new body
+// has another one.
+func (o *Object) BodyID() uint64 { return o.meta.fill }
+
 // Segment returns the number of the segment that has the metadata.
 func (o *Object) Segment() uint32 { return o.place.segment }
 

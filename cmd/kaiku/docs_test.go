@@ -31,7 +31,9 @@ func TestTheExampleInDocsLoads(t *testing.T) {
 // exist. Commands run as they are written, except for what docShell.replace changes.
 func docRows() map[string][]docRow {
 	return map[string][]docRow{
-		"README.md":           readmeRows(),
+		"README.md": readmeRows(),
+		"docs/compression.md": {{begins: "sites:", alone: true, text: isFleet("edge")},
+			{begins: "sites:", alone: true, text: isFleet("edge")}},
 		"docs/deploy.md":      deployRows(),
 		"docs/dns.md":         dnsRows(),
 		"docs/limits.md":      {{begins: "sites:", alone: true, text: isFleet("edge")}},

@@ -106,6 +106,16 @@ func printExplanation(out io.Writer, e cache.Explanation) error {
 		if len(o.Tags) > 0 {
 			row("tags", "%s", strings.Join(o.Tags, " "))
 		}
+		for _, c := range o.Codings {
+			if c.Size > 0 {
+				row(c.Coding, "%d bytes, %s", c.Size, c.State)
+			} else {
+				row(c.Coding, "%s", c.State)
+			}
+		}
+		if o.NotCoded != "" {
+			row("not coded", "%s", o.NotCoded)
+		}
 		place := "disk"
 		if o.Memory {
 			place = "disk and memory"

@@ -29,6 +29,7 @@ type Cache struct {
 
 	objects *objects
 	flights *flights
+	coder   *coder
 	// failures has the recent failures of fetches, and toldFailures the kinds of failures that were
 	// logged.
 	failures     failures
@@ -41,20 +42,22 @@ type Cache struct {
 
 	base   context.Context // of flights
 	cancel context.CancelFunc
-	work   sync.WaitGroup // flights
+	work   sync.WaitGroup // flights, and the coder
 }
 
-// Start prepares the cache. Fetches live until Stop. They have the values of ctx, but don't end
-// with it.
+// Start prepares the cache. Fetches and the coder live until Stop. They have the values of ctx, but
+// don't end with it.
 func (s *Cache) Start(ctx context.Context) {
 	s.objects = newObjects(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[flightKey]*flight{}, slices: map[sliceKey][]*flight{}}
 	s.loopID = "id=" + rand.Text()
 	s.cdnLoop, s.via11 = "kaiku; node="+s.Name+"; "+s.loopID, "1.1 "+s.Name
 	s.base, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.coder = newCoder()
+	s.work.Go(func() { s.runCoder(s.base) })
 }
 
-// Stop cancels all fetches and waits for them to end.
+// Stop cancels all fetches and the coder, and waits for them to end.
 func (s *Cache) Stop() {
 	s.cancel()
 	s.work.Wait()
@@ -89,7 +92,7 @@ func (s *Cache) UnderWay() UnderWay {
 // Forget drops all state by key, as after a start. Stored objects stay.
 func (s *Cache) Forget() {
 	for _, known := range []*ttlset.Set{&s.objects.pass, &s.objects.failing, &s.objects.slow, &s.objects.noRange,
-		&s.objects.changed, &s.toldFailures} {
+		&s.objects.changed, &s.toldFailures, &s.coder.failed} {
 		known.Reset()
 	}
 	s.failures.reset()

@@ -33,6 +33,8 @@ type exchange struct {
 	// purge.
 	position storage.Position
 	covered  bool
+	// codings are the content codings of the edge that the client accepts, the best one first.
+	codings []string
 	// variant is the key of the variant that the request selects. It is known once the header block
 	// of a flight has shown by which fields the URI varies.
 	variant httpcache.Key

@@ -46,8 +46,46 @@ type Explained struct {
 	Purged    bool     `json:"purged,omitempty"` // by a soft purge
 	Validator string   `json:"validator,omitempty"`
 	Tags      []string `json:"tags,omitempty"`
-	Segment   uint32   `json:"segment"`
-	Memory    bool     `json:"memory"` // in the RAM tier
+	// Codings are the codings of the body by the edge, for sites with compress. NotCoded is why
+	// there are none, or "".
+	Codings  []ExplainedCoding `json:"codings,omitempty"`
+	NotCoded string            `json:"not_coded,omitempty"`
+	Segment  uint32            `json:"segment"`
+	Memory   bool              `json:"memory"` // in the RAM tier
+}
+
+// ExplainedCoding is a coding of a stored response by the edge.
+type ExplainedCoding struct {
+	Coding string `json:"coding"`
+	Size   int64  `json:"size,omitempty"` // bytes of the coded body; 0 if there is none
+	State  string `json:"state"`          // stored, waits, "hardly smaller", "not requested", or an error
+}
+
+// explainCodings returns the codings of a stored response, or why there are none.
+func (s *Cache) explainCodings(site *site.Site, e *entry) (codings []ExplainedCoding, whyNot string) {
+	if site.Compress == nil {
+		return nil, ""
+	}
+	if whyNot = site.Compress.WhyNot(e.Stored, e.length()); whyNot == "" && e.size >= 0 {
+		whyNot = "only parts of it are stored"
+	}
+	if whyNot != "" {
+		return nil, whyNot
+	}
+	for _, coding := range site.Compress.Codings() {
+		x := ExplainedCoding{Coding: coding}
+		key := httpcache.Key(e.object.Key()).Coding(coding)
+		switch o := s.Store.Get(string(key)); {
+		case o != nil && boundTo(o, e.object) && o.Size() > 0:
+			x.State, x.Size = "stored", o.Size()
+		case o != nil && boundTo(o, e.object):
+			x.State = "hardly smaller"
+		default:
+			x.State = s.coder.state(key)
+		}
+		codings = append(codings, x)
+	}
+	return codings, ""
 }
 
 // Explain returns what the cache knows of a target of a site.
@@ -106,6 +144,7 @@ func (s *Cache) explainEntry(site *site.Site, e *entry, fields []httpcache.VaryF
 		Validator: e.StrongValidator(),
 		Segment:   e.object.Segment(), Memory: e.object.InMemory(),
 	}
+	x.Codings, x.NotCoded = s.explainCodings(site, e)
 	for _, f := range e.fragments {
 		x.Have += f.Length
 	}

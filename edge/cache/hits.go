@@ -18,6 +18,8 @@ import (
 // use the same protocol.
 type laneHit struct {
 	site     *site.Site
+	of       *httpcache.Stored // the stored fields that it was rendered from
+	codable  bool              // the client may get a coded body in place of this one
 	entry    *entry
 	form     headForm
 	head     []byte // status line and fields, except for fields that change
@@ -39,6 +41,11 @@ type laneSite struct {
 	host   string
 	site   *site.Site // nil if the lane can't serve it
 	origin string     // scheme and authority
+
+	// accept is the Accept-Encoding of the last request for a site with Compress, and codings are
+	// the codings of the site that it accepts.
+	accept  string
+	codings []string
 }
 
 // Hits finds the responses that the hit lane sends.
@@ -130,12 +137,19 @@ func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hi
 		}
 		r = recordOf(o)
 	}
-	h := s.rendered(r, o, of, c)
+	h := s.rendered(r, o, r.response, "", of, c)
 	if h == nil {
 		return false
 	}
 	if _, ttl := h.fresh(now); ttl <= 0 {
 		return false
+	}
+	body := o
+	if h.codable {
+		if h = s.coded(h, q, c); h == nil {
+			return false
+		}
+		body = h.entry.object
 	}
 	if !h.fill(q, to, s.Name, key, now) {
 		return false
@@ -144,13 +158,18 @@ func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hi
 	if o != first {
 		o.Hit()
 	}
+	if body != o {
+		body.Hit()
+	}
 	return true
 }
 
 // rendered returns a response as rendered for the clients of a site that use the protocol of a
-// connection. It returns nil if the response is not for the lane.
-func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, c *front.Conn) *laneHit {
-	if r.response == nil {
+// connection. It returns nil if the response is not for the lane. o has the body, and r is its
+// record. of is the stored response, and coding is the content coding of the body by this edge.
+func (s *Hits) rendered(r *record, o *storage.Object, of *response, coding string, site *site.Site,
+	c *front.Conn) *laneHit {
+	if of == nil {
 		return nil
 	}
 	way := &r.hits[0]
@@ -164,8 +183,13 @@ func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, c *front.
 		way = &r.hits[1]
 	}
 	h := way.Load()
-	if h == nil || h.site != site {
-		if h = s.newLaneHit(&entry{o, *r.response}, site, c, form); h != nil {
+	if h == nil || h.site != site || h.of != of.Stored {
+		e := &entry{o, *of}
+		if coding != "" {
+			e.Stored = of.Coded(coding)
+		}
+		if h = s.newLaneHit(e, site, c, form); h != nil {
+			h.of = of.Stored
 			way.Store(h)
 		}
 	}
@@ -236,6 +260,9 @@ func (s *Hits) newLaneHit(e *entry, site *site.Site, c *front.Conn, form headFor
 	fields := http.Header{}
 	x := &exchange{}
 	x.setHeader(fields, e.Stored)
+	if h.codable = site.Compress != nil && site.Compress.Codable(e.Stored, e.length()); h.codable {
+		fields["Vary"] = e.VariedByCoding().Header["Vary"]
+	}
 	delete(fields, "Age")
 	delete(fields, "Cache-Status")
 	if !c.Secure {
@@ -296,8 +323,10 @@ func (h *laneHit) appendChanging(b []byte, name string, key httpcache.Key, now t
 
 // record is the decoded data of an object and, for the RAM tier, its rendered responses.
 type record struct {
-	response *response                  // nil if it is malformed, or a list of variants
+	response *response                  // nil if it is malformed, a list of variants, or a coded body
 	variants []httpcache.Variant        // nil if it is none
+	coded    bool                       // a coded body
+	codedOf  uint64                     // the body from which it was made
 	hits     [4]atomic.Pointer[laneHit] // plain, TLS, HTTP/2, HTTP/3
 }
 
@@ -306,7 +335,7 @@ func recordOf(o *storage.Object) *record {
 		r := &record{}
 		if key := httpcache.Key(o.Key()); isVariants(o.Data()) {
 			r.variants, _ = decodeVariants(key, o.Data())
-		} else {
+		} else if r.codedOf, r.coded = decodeCoded(o.Data()); !r.coded {
 			r.response, _ = decodeResponse(key, o.Data())
 		}
 		return r

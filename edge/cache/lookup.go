@@ -17,6 +17,7 @@ func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 	if x.peer {
 		x.stage, x.position = origin.ParseStage(x.r.Header.Get(origin.TierField)), s.Store.Position()
 	}
+	x.prepareCoding()
 	x.cleanFields()
 	r := x.r
 	if s.refusedByBucket(x) {
@@ -69,6 +70,9 @@ func (s *Cache) lookup(x *exchange) {
 		}
 		if e != nil && e.size >= 0 && e.StrongValidator() == "" && !e.covers(x.r) {
 			e = nil // without a strong validator, fragments can't be joined
+		}
+		if e != nil {
+			x.dropDatedRange(e.Stored, e.length())
 		}
 		if e == nil {
 			if s.miss(x, directives, objectKey) {

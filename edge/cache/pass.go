@@ -279,6 +279,9 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 					RequestTime:  requestTime,
 					ResponseTime: time.Now()}, epoch)
 			}
+			if x.r.Method == http.MethodHead {
+				x.varyByCoding(resp)
+			}
 			x.hideEdgeFields(resp.Header)
 			s.setPurgePosition(x, resp.Header)
 			st.FwdStatus = resp.StatusCode

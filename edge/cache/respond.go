@@ -43,6 +43,7 @@ func (x *exchange) setHeader(h http.Header, stored *httpcache.Stored) {
 // reply is a response that is ready to be sent, except for its body.
 type reply struct {
 	stored  *httpcache.Stored
+	entry   *entry // whose body content has; nil if it isn't stored as a whole
 	content content
 	size    int64 // of the representation, -1 if unknown
 	status  httpcache.Status
@@ -57,6 +58,7 @@ type reply struct {
 // nothing sent, if the body can't be read. An error in the middle of the body closes the
 // connection, so that the client never takes a part for the whole.
 func (s *Cache) respond(x *exchange, a reply) error {
+	s.code(x, &a)
 	parts, status := selectParts(x.r, a.stored, a.size)
 	bodyless := x.r.Method == http.MethodHead || status == http.StatusNotModified || status == http.StatusNoContent ||
 		status == http.StatusRequestedRangeNotSatisfiable || a.size == 0
@@ -199,7 +201,7 @@ func (s *Cache) serveEntry(x *exchange, e *entry, st httpcache.Status, without [
 	a := reply{stored: e.Stored, size: e.length(), status: st, age: true, without: without}
 	x.covered = e.object.Stale
 	if e.size < 0 {
-		a.content = &objectContent{object: e.object}
+		a.entry, a.content = e, &objectContent{object: e.object}
 		return s.respond(x, a) == nil
 	}
 	x.counts = true
@@ -240,6 +242,7 @@ func (e *entry) covers(r *http.Request) bool {
 // serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if
 // the request needs bytes that can't be joined to that body.
 func (s *Cache) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) bool {
+	x.dropDatedRange(b.answer, b.whole)
 	a := reply{stored: b.answer, size: b.whole, status: st, private: b.private}
 	if st.Collapsed {
 		a.without = b.answer.Unvalidated()

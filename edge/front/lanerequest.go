@@ -242,6 +242,19 @@ func (q *Request) CopyTo(h http.Header, name string) {
 	}
 }
 
+// Lines returns the value of a field's first line, and the number of its lines. The name may be in
+// any form.
+func (q *Request) Lines(name string) (first []byte, lines int) {
+	for _, f := range q.fields[:q.count] {
+		if len(f.name) == len(name) && bytes.EqualFold(f.name, []byte(name)) {
+			if lines++; lines == 1 {
+				first = f.value
+			}
+		}
+	}
+	return first, lines
+}
+
 // first returns the value of the first line of a field. The name may be in any form.
 func (q *Request) first(name string) string {
 	for _, f := range q.fields[:q.count] {

@@ -9,19 +9,21 @@ import (
 )
 
 // Key identifies a response, or a fragment of one, in the store. It is the URI of the target,
-// followed by a suffix for a variant or fragment. A suffix begins with "#", which no target
-// contains:
+// followed by a suffix for a variant, a fragment or a content coding. A suffix begins with "#",
+// which no target contains:
 //
 //	https://www.example.com/a?b
 //	https://www.example.com/a?b#variant=0f3c…
 //	https://www.example.com/a?b#variant=0f3c…#fragment=52a1…@8388608
+//	https://www.example.com/a?b#coding=br
 //
-// Different targets, variants and fragments have different keys.
+// Different targets, variants, fragments and codings have different keys.
 type Key string
 
 const (
 	variantMark  = "#variant="
 	fragmentMark = "#fragment="
+	codingMark   = "#coding="
 )
 
 // KeyOf returns the key of a target from the results of Target.Origin and Target.RequestURI.
@@ -47,6 +49,9 @@ func (k Key) Fragment(validator string, start int64) Key {
 	h := sha256.Sum256([]byte(validator))
 	return k + fragmentMark + Key(hex.EncodeToString(h[:16])+"@"+strconv.FormatInt(start, 10))
 }
+
+// Coding returns the key of the body of a response, coded with a content coding by the edge.
+func (k Key) Coding(coding string) Key { return k + codingMark + Key(coding) }
 
 // HasFragment reports whether fragment is the key of a fragment of the response with key k.
 func (k Key) HasFragment(fragment Key) bool {

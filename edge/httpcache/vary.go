@@ -53,12 +53,7 @@ func (s *Stored) VaryByCoding() {
 	if c := s.Header.Get("Content-Encoding"); c == "" || equalFold(c, "identity") {
 		return
 	}
-	for _, m := range splitList(s.Header["Vary"]) {
-		if m == "*" || equalFold(m, "Accept-Encoding") {
-			return
-		}
-	}
-	s.Header["Vary"] = append(slices.Clip(s.Header["Vary"]), "Accept-Encoding")
+	s.addVary("Accept-Encoding")
 }
 
 // notForwarded are fields that a fetch for the store never passes on from the client.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/kaiku-cdn/kaiku/edge/compress"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/rules"
 	"github.com/kaiku-cdn/kaiku/origin"
@@ -30,6 +31,7 @@ type Site struct {
 	Redirect   bool   // plain HTTP is redirected to https://, if the edge has a listener for that
 	HSTS       string // value of Strict-Transport-Security in responses over TLS; "" means none
 	Rules      *rules.Set
+	Compress   *compress.Config // which responses the edge codes for clients; nil means none
 
 	// Under sets Bypass and Fields. Bypass means that requests pass to the origin without the
 	// cache. Fields are changes to the header fields of responses.
@@ -83,7 +85,8 @@ func (s *Site) Under(o *rules.Outcome) *Site {
 		}
 	}
 	c := &Site{Name: s.Name, Hosts: s.Hosts, Origin: s.Origin, Policy: s.Policy, MaxObject: s.MaxObject, Slice: s.Slice,
-		IgnoreQuery: s.IgnoreQuery, PassFields: s.PassFields, Redirect: s.Redirect, HSTS: s.HSTS, Fields: o.Header,
+		IgnoreQuery: s.IgnoreQuery, PassFields: s.PassFields, Redirect: s.Redirect, HSTS: s.HSTS, Compress: s.Compress,
+		Fields: o.Header,
 		Bypass: o.Cache.Bypass}
 	if ttl := o.Cache.TTL; ttl != nil {
 		c.Policy.TTL = *ttl

@@ -98,6 +98,7 @@ func (f *Fleet) checkSites() {
 		f.checkOrigin(at, s)
 		f.checkCache(at+".cache", s.Cache)
 		f.checkRules(at+".rules", s.Rules)
+		f.checkCompress(at+".compress", s.Compress)
 	}
 }
 

@@ -45,6 +45,8 @@ type Site struct {
 	Cache  Cache     `yaml:"cache"`
 	HTTPS  SiteHTTPS `yaml:"https"`
 	Rules  []Rule    `yaml:"rules"`
+
+	Compress *Compress `yaml:"compress"` // nil means off
 }
 
 // SiteHTTPS has a site's settings for redirects to HTTPS and for HSTS.

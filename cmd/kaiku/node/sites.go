@@ -77,6 +77,7 @@ func (m *siteMaker) site(s *config.Site) error {
 	for _, name := range s.Origin.PassFields {
 		site.PassFields = append(site.PassFields, http.CanonicalHeaderKey(name))
 	}
+	site.Compress = s.Compress.Config()
 	site.Redirect, site.HSTS = s.HTTPS.Redirect, s.HTTPS.HSTS.Value()
 	var err error
 	if site.Rules, err = m.fleet.SiteRules(s); err != nil {
