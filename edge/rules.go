@@ -45,10 +45,26 @@ func (s *Server) serveByRules(x *front.Exchange, of *site.Site) {
 		x.BeforeFetch = func() bool { return s.countMiss(x, of, o) }
 	}
 	under := of.Under(o)
-	for _, change := range under.Fields {
-		x.ChangeHeader(change.Apply)
-	}
+	changeFields(x, under.Fields, o)
 	s.cache.Serve(x, under)
+}
+
+// changeFields has the rules change the fields of the response.
+func changeFields(x *front.Exchange, changes []*rules.Fields, o *rules.Outcome) {
+	for _, change := range changes {
+		x.ChangeHeader(func(h http.Header) {
+			if len(change.Default) > 0 && x.Status() == http.StatusNotModified && x.Cache().Forward != "" {
+				// The origin's 304 may lack what the client has stored, and defaults would replace
+				// that.
+				without := *change
+				without.Default = nil
+				without.Apply(h)
+				return
+			}
+			change.Apply(h)
+		})
+	}
+	x.ChangeHeader(func(h http.Header) { o.AllowOrigin(h, x.Request.Header) })
 }
 
 // countMiss counts a request that goes to the origin. It reports false if that exceeds a limit;
@@ -58,7 +74,7 @@ func (s *Server) countMiss(x *front.Exchange, of *site.Site, o *rules.Outcome) b
 	if o.Miss(&s.limits, time.Now()); o.Response == nil {
 		return true
 	}
-	o.Header = nil // serveByRules has made these changes
+	o.Header = nil // serveByRules makes these changes
 	s.sendRuleResponse(x, of, o)
 	return false
 }
@@ -69,9 +85,7 @@ func (s *Server) sendRuleResponse(x *front.Exchange, of *site.Site, o *rules.Out
 	for name, values := range o.Response.Header {
 		h[name] = values
 	}
-	for _, change := range o.Header {
-		x.ChangeHeader(change.Apply)
-	}
+	changeFields(x, o.Header, o)
 	detail := "rule " + o.By
 	if reason := o.Response.Reason; reason != "" {
 		detail += ": " + reason

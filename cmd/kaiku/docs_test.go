@@ -34,6 +34,7 @@ func docRows() map[string][]docRow {
 		"README.md": readmeRows(),
 		"docs/compression.md": {{begins: "sites:", alone: true, text: isFleet("edge")},
 			{begins: "sites:", alone: true, text: isFleet("edge")}},
+		"docs/cors.md":        {{begins: "sites:", alone: true, text: isFleet("edge")}},
 		"docs/deploy.md":      deployRows(),
 		"docs/dns.md":         dnsRows(),
 		"docs/limits.md":      {{begins: "sites:", alone: true, text: isFleet("edge")}},

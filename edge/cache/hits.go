@@ -89,8 +89,13 @@ func (at *laneSite) keyOf(q *front.Request, c *front.Conn, now time.Time) (of *s
 		i = len(q.Target)
 	}
 	if at.site.Rules.Len() > 0 {
-		return at.underRules(&rules.Request{Method: http.MethodGet, Secure: c.Secure, Host: at.host,
-			Path: string(q.Target[:i]), Query: string(q.Target[i:]), Protocol: max(1, c.Major), Now: now}, q.Head)
+		r := &rules.Request{Method: http.MethodGet, Secure: c.Secure, Host: at.host, Path: string(q.Target[:i]),
+			Query: string(q.Target[i:]), Protocol: max(1, c.Major), Now: now}
+		if at.site.Rules.ByOrigin() {
+			_, lines := q.Lines("Origin")
+			r.CrossOrigin = lines > 0
+		}
+		return at.underRules(r, q.Head)
 	}
 	if i < len(q.Target) && at.site.ReducesQuery() {
 		return at.site, httpcache.KeyOf(at.origin, string(q.Target[:i])+at.site.ReduceQuery(string(q.Target[i:]))), true

@@ -22,7 +22,10 @@ type Request struct {
 	Header   http.Header
 	Client   netip.Addr
 	Now      time.Time
-	Table    *Table // counts for limits; nil means that nothing is counted
+	// CrossOrigin means that the request may have a field Origin. Static looks at this in place of
+	// Header.
+	CrossOrigin bool
+	Table       *Table // counts for limits; nil means that nothing is counted
 
 	clean  string     // Path as conditions see it
 	sent   string     // Query as the client sent it; checks remove tokens from Query

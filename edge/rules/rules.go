@@ -16,6 +16,8 @@ type Rule struct {
 
 // Actions are the actions of a rule. Fields that are not set change nothing.
 type Actions struct {
+	CORS     *CORS
+	Security *Fields // a preset of SecurityHeaders
 	Limit    *Limit
 	Signed   *Signed
 	Auth     *Auth
@@ -57,22 +59,28 @@ type Cache struct {
 	NoQuery bool
 }
 
-// Fields are changes of a header: Remove first, then Set, then Add. Names are in canonical form.
+// Fields are changes of a header: Remove first, then Default, Set and Add. Default sets fields that
+// the header lacks. Names are in canonical form.
 type Fields struct {
-	Remove   []string
-	Set, Add []Value
+	Remove            []string
+	Default, Set, Add []Value
 }
 
 // Value is a field with its value.
 type Value struct{ Name, Value string }
 
 // Empty reports whether there is nothing to change.
-func (f *Fields) Empty() bool { return len(f.Remove)+len(f.Set)+len(f.Add) == 0 }
+func (f *Fields) Empty() bool { return len(f.Remove)+len(f.Default)+len(f.Set)+len(f.Add) == 0 }
 
 // Apply changes a header.
 func (f *Fields) Apply(h http.Header) {
 	for _, name := range f.Remove {
 		delete(h, name)
+	}
+	for _, v := range f.Default {
+		if h[v.Name] == nil {
+			h[v.Name] = []string{v.Value}
+		}
 	}
 	for _, v := range f.Set {
 		h[v.Name] = []string{v.Value}
@@ -95,6 +103,7 @@ type Outcome struct {
 	Cookies []string // names of cookies that are for the edge alone
 	Limits  []*Limit // of the matching rules; with a Request.Table, Evaluate has counted the request
 	misses  []tally
+	cors    *CORS
 	Request []*Fields
 	Header  []*Fields // of the response
 	Cache   Cache
@@ -111,6 +120,8 @@ const (
 type Set struct {
 	rules  []Rule
 	shapes []uint64 // by rule: its bit in Outcome.Shape
+	// byOrigin means that responses depend on the field Origin.
+	byOrigin bool
 }
 
 // NewSet returns the Set of rules. The caller must not use rules afterwards. NewSet returns an
@@ -122,7 +133,8 @@ func NewSet(rules []Rule) (*Set, error) {
 	s := &Set{rules: rules, shapes: make([]uint64, len(rules))}
 	n := 0
 	for i := range rules {
-		if rules[i].Response.Empty() && rules[i].Cache.empty() {
+		s.byOrigin = s.byOrigin || rules[i].CORS != nil && !rules[i].CORS.any
+		if r := &rules[i]; r.Response.Empty() && r.Cache.empty() && r.CORS == nil && r.Security == nil {
 			continue
 		}
 		if n == MaxShapes {
@@ -134,6 +146,9 @@ func NewSet(rules []Rule) (*Set, error) {
 	}
 	return s, nil
 }
+
+// ByOrigin reports whether responses depend on the field Origin of requests.
+func (s *Set) ByOrigin() bool { return s.byOrigin }
 
 // Len returns the number of rules.
 func (s *Set) Len() int {
@@ -182,7 +197,8 @@ func (s *Set) Static(r *Request, o *Outcome) bool {
 		if !ok {
 			continue
 		}
-		if rule.Match.needsMore() || rule.Auth != nil || rule.Limit != nil || rule.ends() {
+		if rule.Match.needsMore() || rule.Auth != nil || rule.Limit != nil || rule.ends() ||
+			r.CrossOrigin && rule.CORS != nil && !rule.CORS.any {
 			return false
 		}
 		found = append(found, matching{rule, path, s.shapes[i]})
@@ -193,8 +209,12 @@ func (s *Set) Static(r *Request, o *Outcome) bool {
 	return o.Response == nil
 }
 
-// check makes the checks of the matching rules. If one fails, it sets Response.
+// check takes the presets of the matching rules, and makes their checks. If one fails, it sets
+// Response.
 func (o *Outcome) check(found []matching, r *Request) {
+	if o.applyPresets(found, r); o.Response != nil {
+		return
+	}
 	if o.checkLimits(found, r); o.Response != nil {
 		return
 	}

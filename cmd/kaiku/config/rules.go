@@ -21,6 +21,8 @@ import (
 type Rule struct {
 	Name      string       `yaml:"name"`
 	Match     Match        `yaml:"match"`
+	CORS      *CORS        `yaml:"cors"`
+	Security  string       `yaml:"security_headers"` // basic or strict
 	Limit     *Limit       `yaml:"limit"`
 	Signed    *SignedURLs  `yaml:"signed"`
 	BasicAuth *BasicAuth   `yaml:"basic_auth"`
@@ -167,6 +169,12 @@ func (m *ruleMaker) rule(at, name string, r *Rule) (out rules.Rule) {
 	if w := r.Rewrite; w != nil {
 		out.Rewrite = m.rewrite(at+".rewrite", w, captures)
 	}
+	if r.CORS != nil {
+		out.CORS = m.cors(at+".cors", r.CORS)
+	}
+	if r.Security != "" {
+		out.Security = m.security(at+".security_headers", r.Security)
+	}
 	if r.Limit != nil {
 		out.Limit = m.limit(at+".limit", name, r.Limit)
 	}
@@ -191,10 +199,15 @@ func (m *ruleMaker) rule(at, name string, r *Rule) (out rules.Rule) {
 		m.errorf(at, "want one of deny, respond and redirect")
 	case ends == 1 && goesOn:
 		m.errorf(at, "the request ends with this rule: move rewrite, request, response and cache to another one")
-	case ends == 0 && !goesOn && r.Limit == nil && r.Signed == nil && r.BasicAuth == nil:
-		m.errorf(at, "the rule does nothing: want limit, signed, basic_auth, deny, respond, redirect, rewrite, request, response or cache")
+	case ends == 0 && !goesOn && !r.checks():
+		m.errorf(at, "the rule does nothing: want cors, security_headers, limit, signed, basic_auth, deny, respond, redirect, rewrite, request, response or cache")
 	}
 	return out
+}
+
+// checks reports whether the rule has a preset or a check.
+func (r *Rule) checks() bool {
+	return r.CORS != nil || r.Security != "" || r.Limit != nil || r.Signed != nil || r.BasicAuth != nil
 }
 
 // match adds the conditions to out. It returns the number of captures that the path pattern has. If
