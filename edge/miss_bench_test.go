@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -22,12 +23,14 @@ func BenchmarkMiss(b *testing.B) {
 	for _, c := range []struct {
 		name  string
 		size  int
-		field string
+		field string // of the response
+		sends int    // bytes of a request's body; a request with one is a POST
 	}{
-		{"200", 200, "Cache-Control: max-age=100000\r\n"},
-		{"8K", 8 << 10, "Cache-Control: max-age=100000\r\n"},
-		{"1M", 1 << 20, "Cache-Control: max-age=100000\r\n"},
-		{"pass", 8 << 10, "Cache-Control: private, no-store\r\n"},
+		{"200", 200, "Cache-Control: max-age=100000\r\n", 0},
+		{"8K", 8 << 10, "Cache-Control: max-age=100000\r\n", 0},
+		{"1M", 1 << 20, "Cache-Control: max-age=100000\r\n", 0},
+		{"pass", 8 << 10, "Cache-Control: private, no-store\r\n", 0},
+		{"post", 8 << 10, "Cache-Control: private, no-store\r\n", 1 << 10},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			e := newBenchEdge(b, serveBytes(b, c.size, c.field))
@@ -42,9 +45,15 @@ func BenchmarkMiss(b *testing.B) {
 				}
 				defer conn.Close()
 				in, request := bufio.NewReaderSize(conn, 64<<10), []byte(nil)
+				method, rest := "GET", []byte("\r\n")
+				if c.sends > 0 {
+					method = "POST"
+					rest = fmt.Appendf(nil, "Content-Length: %d\r\n\r\n%s", c.sends, bytes.Repeat([]byte("x"), c.sends))
+				}
 				for pb.Next() {
 					request = fmt.Appendf(request[:0],
-						"GET /%d HTTP/1.1\r\nHost: www.example\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", next.Add(1))
+						"%s /%d HTTP/1.1\r\nHost: www.example\r\nUser-Agent: bench\r\nAccept: */*\r\n", method, next.Add(1))
+					request = append(request, rest...)
 					if _, err := conn.Write(request); err != nil {
 						b.Error(err)
 						return
@@ -96,14 +105,21 @@ func serveBytes(b *testing.B, size int, field string) (addr string) {
 			go func() {
 				defer conn.Close()
 				in := bufio.NewReader(conn)
-				for {
+				for body := 0; ; {
 					line, err := in.ReadSlice('\n')
 					if err != nil {
 						return
 					}
+					if of, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+						body, _ = strconv.Atoi(string(of[:len(of)-2]))
+					}
 					if len(line) > 2 {
 						continue
 					}
+					if _, err := in.Discard(body); err != nil {
+						return
+					}
+					body = 0
 					if _, err := conn.Write(response); err != nil {
 						return
 					}

@@ -285,3 +285,71 @@ func testNoContentTypeIsGuessed(t *testing.T, p protocol) {
 		}
 	}
 }
+
+// rawTalk sends bytes to an edge over plain HTTP/1.1, and returns all that comes up to the end
+// of the connection.
+func rawTalk(t *testing.T, e *testEdge, text string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", e.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_, _ = io.WriteString(conn, text)
+	got, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(got)
+}
+
+// What is passed through has no interim response for HTTP/1.0 (RFC 9110, 15.2), and one does not
+// change the fields of the final response.
+func TestInterimOfPassed(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Link")
+		_, _ = io.WriteString(w, "body")
+	})
+	const chunked = "POST / HTTP/1.1\r\nHost: www.example\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+	got := rawTalk(t, e, chunked)
+	if interim, final, _ := strings.Cut(got, "\r\n\r\n"); !strings.HasPrefix(interim, "HTTP/1.1 103 ") ||
+		!strings.HasPrefix(final, "HTTP/1.1 200 ") || !strings.Contains(final, "\r\nConnection: close\r\n") {
+		t.Errorf("a request in chunks: %q", got)
+	}
+	for _, method := range []string{"GET", "POST"} {
+		got := rawTalk(t, e, method+" / HTTP/1.0\r\nHost: www.example\r\nIf-Match: \"x\"\r\nContent-Length: 0\r\n\r\n")
+		if !strings.HasPrefix(got, "HTTP/1.0 200 ") || strings.Contains(got, "103") {
+			t.Errorf("%s of HTTP/1.0: %q", method, got)
+		}
+	}
+}
+
+// What a client sends right after its request for a tunnel reaches the origin.
+func TestTunnelHasEarlyBytes(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_ = rw.Flush()
+		line, _ := rw.ReadString('\n')
+		fmt.Fprintf(rw, "got %s", line)
+		_ = rw.Flush()
+	})
+	got := rawTalk(t, e, "GET /a HTTP/1.1\r\nHost: www.example\r\nConnection: Upgrade\r\n"+
+		"Upgrade: websocket\r\n\r\nearly\n")
+	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(got)), nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols ||
+		!strings.HasSuffix(got, "\r\n\r\ngot early\n") {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -62,8 +62,9 @@
 // # Connections
 //
 // A request over HTTP/1.1 is written and its response read in the goroutine of its caller
-// (http1.go). Only a request's body has a goroutine of its own. net/http parses the response. A
-// server that chooses HTTP/2 in the TLS handshake gets net/http's transport (transport.go).
+// (http1.go). Only a request's body has a goroutine of its own. Most responses are read by
+// http1response.go, and unusual ones by net/http. A server that chooses HTTP/2 in the TLS handshake
+// gets net/http's transport (transport.go).
 //
 // Up to 64 idle connections to a server are kept, for 90 seconds at most, or for the server's
 // "Keep-Alive: timeout" less a second (keepalive.go). Before a request is written to one, the pool

@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"os"
 	"sync/atomic"
 	"time"
@@ -148,11 +146,13 @@ func (c *http1Conn) exchange(r *http.Request, to progress) (*http.Response, erro
 type http1Exchange struct {
 	c        *http1Conn
 	r        *http.Request
-	stop     func() bool // ends the watch of the request's context
-	upload   *upload     // nil if the request has no body
-	body     io.Reader   // of the response
-	length   int64       // of the body; -1 if unknown
-	reusable bool        // the connection may have further requests if the body is read to its end
+	stop     func() bool   // ends the watch of the request's context
+	upload   *upload       // nil if the request has no body
+	response http.Response // what readPlain returns
+	body     io.Reader     // of a response that net/http has read; nil for one of readPlain
+	left     int64         // bytes of the body of such a response that are not read yet
+	length   int64         // of the body; -1 if unknown
+	reusable bool          // the connection may have further requests if the body is read to its end
 	ended    atomic.Bool
 	atEnd    atomic.Bool // the body was read to its end
 }
@@ -200,20 +200,18 @@ func (x *http1Exchange) readHeader(to progress) (*http.Response, error) {
 		return nil, &silentError{err}
 	}
 	for range maxInterim {
-		resp, err := http.ReadResponse(c.in, x.r)
-		if err != nil {
-			return nil, err
+		resp := x.readPlain()
+		if resp == nil {
+			var err error
+			if resp, err = http.ReadResponse(c.in, x.r); err != nil {
+				return nil, err
+			}
 		}
 		if resp.StatusCode < 100 || resp.StatusCode > 199 || resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, nil
 		}
 		if err := to.interim(resp.StatusCode, resp.Header); err != nil {
 			return nil, err
-		}
-		if t := httptrace.ContextClientTrace(x.r.Context()); t != nil && t.Got1xxResponse != nil {
-			if err := t.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header)); err != nil {
-				return nil, err
-			}
 		}
 		c.headerLeft = maxHeader
 	}
@@ -237,7 +235,10 @@ func (x *http1Exchange) accept(resp *http.Response) (*http.Response, error) {
 		x.end(true)
 		return resp, nil
 	}
-	x.body, x.length, resp.Body = resp.Body, resp.ContentLength, x
+	x.length = resp.ContentLength
+	if resp != &x.response {
+		x.body, resp.Body = resp.Body, x
+	}
 	return resp, nil
 }
 
@@ -266,7 +267,7 @@ func (x *http1Exchange) Read(b []byte) (int, error) {
 		}
 		return 0, errBodyClosed
 	}
-	n, err := x.body.Read(b)
+	n, err := x.readBody(b)
 	switch {
 	case err == io.EOF:
 		x.atEnd.Store(true)

@@ -73,6 +73,10 @@ func FuzzResponse(f *testing.F) {
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nConnection: close\r\n\r\n",
+		"HTTP/1.1 200 OK\r\ncontent-length:  02 \r\nx-a: 1\r\nX-A:\t2\r\nConnection: Keep-Alive\r\nB:\r\n\r\nok",
+		"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX A: 1\r\n\r\n", "HTTP/1.1 200 O\nK\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nA: \xe4\nB: c\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nPragma: no-cache\r\nContent-Length: +2\r\n\r\nok",
 		"\r\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n", "nonsense", "",
 	} {
 		f.Add(s, false)

@@ -119,7 +119,7 @@ func (s *Cache) lookup(x *exchange) {
 				x.w.Fail(http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
 				return
 			case x.r.Method == http.MethodHead:
-				s.proxy(x, s.originTransport(x), httpcache.Status{Forward: d.Forward, Key: x.key}, e, d)
+				s.proxy(x, httpcache.Status{Forward: d.Forward, Key: x.key}, e, d)
 				return
 			case s.follow(x, e, d, objectKey, d.Forward):
 				return

@@ -4,9 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"maps"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"slices"
 	"strconv"
@@ -46,12 +45,6 @@ func (s *Cache) setForwarded(h http.Header, x *exchange) {
 	delete(h, origin.TierField)
 	s.Purger.SetPosition(h)
 	if x.peer {
-		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-			// ReverseProxy removes them
-			if v, ok := r.Header[name]; ok {
-				h[name] = v
-			}
-		}
 		return
 	}
 	ip, proto := x.client().String(), "http"
@@ -102,30 +95,15 @@ func (s *Cache) lastHop(x *exchange) bool {
 	return true
 }
 
-// roundTrip is a function that implements http.RoundTripper.
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-// originTransport returns a round tripper that sends requests to the origin, past all other edges.
-func (s *Cache) originTransport(x *exchange) roundTrip {
-	return func(r *http.Request) (*http.Response, error) {
-		resp, _, err := s.fetch(x.site, r, origin.FetchOptions{Key: string(x.key), Client: x.network(), Streams: true},
-			origin.ToOrigin)
-		return resp, err
-	}
-}
-
 // pass sends a request to the origin and the response to the client. It stores nothing. forward is
 // the reason in Cache-Status.
 func (s *Cache) pass(x *exchange, forward string) {
 	x.covered = false
-	s.proxy(x, s.originTransport(x), httpcache.Status{Forward: forward, Key: x.key}, nil, httpcache.Decision{})
+	s.proxy(x, httpcache.Status{Forward: forward, Key: x.key}, nil, httpcache.Decision{})
 }
 
-// passOn sends a response that a flight can't store to the client that led it, as it arrives.
-func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
-	defer resp.Body.Close()
+// passHeader prepares the header of a response that is passed on as it came.
+func (s *Cache) passHeader(x *exchange, resp *http.Response, st httpcache.Status) http.Header {
 	x.hideEdgeFields(resp.Header)
 	s.setPurgePosition(x, resp.Header)
 	s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
@@ -137,6 +115,13 @@ func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 		}
 		h[name] = lines
 	}
+	return h
+}
+
+// passOn sends a response that is not stored to the client, as it arrives.
+func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
+	defer resp.Body.Close()
+	h := s.passHeader(x, resp, st)
 	announced := len(resp.Trailer)
 	for name := range resp.Trailer {
 		h.Add("Trailer", name)
@@ -222,92 +207,82 @@ func copyAsItComes(w *front.Exchange, body io.Reader, length int64) error {
 	}
 }
 
-// proxyBuffers implements httputil.BufferPool with copyBuffers.
-type proxyBuffers struct{}
-
-// Get returns a buffer.
-func (proxyBuffers) Get() []byte { return *copyBuffers.Get().(*[]byte) }
-
-// Put returns a buffer to the pool.
-func (proxyBuffers) Put(b []byte) { copyBuffers.Put(&b) }
-
 // proxy passes a request through. stored is the stored response, or nil, and d says what may be
 // done with it.
-func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *entry, d httpcache.Decision) {
+func (s *Cache) proxy(x *exchange, st httpcache.Status, stored *entry, d httpcache.Decision) {
 	if !x.mayFetch() {
 		return
+	}
+	if x.r.Body != nil {
+		defer x.r.Body.Close() // what still sends it to the origin must not read it after this
 	}
 	requestTime, epoch := time.Now(), s.Store.Epoch()
 	if stored != nil {
 		epoch = x.epoch
 	}
-	sent := false
-	var p *httputil.ReverseProxy
-	p = &httputil.ReverseProxy{
-		Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
-			sent = true
-			x.w.ProceedBy(r)
-			resp, err := send(r)
-			if err == nil && x.w.WantsTunnel() {
-				if err = x.w.Join(resp); err != nil {
-					_ = resp.Body.Close()
-					return nil, err
-				}
-			}
-			return resp, err
-		}),
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL, r.Out.Host = x.target.RequestURL(), x.target.Authority()
-			r.Out.Trailer = nil // ReverseProxy would announce trailers, and not send them
-			if x.trailers {
-				r.Out.Header.Set("Te", "trailers")
-			}
-			s.setForwarded(r.Out.Header, x)
-		},
-		FlushInterval: -1,
-		BufferPool:    proxyBuffers{},
-		ModifyResponse: func(resp *http.Response) error {
-			if resp.StatusCode == http.StatusSwitchingProtocols && x.r.Header.Get("Upgrade") == "" {
-				return errors.New("the origin switched protocols, but the request has no Upgrade")
-			}
-			if resp.ContentLength == 0 {
-				p.FlushInterval = 0 // the header block ends the response, as a client of gRPC needs it
-			}
-			s.invalidate(x, resp)
-			if stored != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
-				s.updateFromHead(x, stored, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header,
-					RequestTime:  requestTime,
-					ResponseTime: time.Now()}, epoch)
-			}
-			if x.r.Method == http.MethodHead {
-				x.varyByCoding(resp)
-			}
-			x.hideEdgeFields(resp.Header)
-			s.setPurgePosition(x, resp.Header)
-			st.FwdStatus = resp.StatusCode
-			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
-			s.fetchAnswered(x.site, x.key, resp.StatusCode)
-			s.via(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
-			x.w.SetCache(st)
-			return nil
-		},
-		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
-			switch {
-			case x.w.Hijacked():
-				return // the client left with the connection
-			case !sent:
-				err = &origin.RequestError{Err: err} // the request can't be passed on
-			}
-			if x.r.Context().Err() == nil { // otherwise the client left
-				s.fetchFailed(x.site, x.key, x.url(), err)
-				s.recordSlowFailure(x.site, x.key, err, time.Since(requestTime))
-			}
-			s.failed(x, stored, d, err, st)
-		},
-		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	resp, err := s.send(x)
+	if err != nil {
+		if x.r.Context().Err() == nil { // otherwise the client left
+			s.fetchFailed(x.site, x.key, x.url(), err)
+			s.recordSlowFailure(x.site, x.key, err, time.Since(requestTime))
+		}
+		s.failed(x, stored, d, err, st)
+		return
 	}
-	p.ServeHTTP(x.w, x.r)
+	s.invalidate(x, resp)
+	if stored != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
+		s.updateFromHead(x, stored, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header,
+			RequestTime: requestTime, ResponseTime: time.Now()}, epoch)
+	}
+	if x.r.Method == http.MethodHead {
+		x.varyByCoding(resp)
+	}
+	st.FwdStatus = resp.StatusCode
+	s.fetchAnswered(x.site, x.key, resp.StatusCode)
+	s.via(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		s.passTunnel(x, resp, st)
+		return
+	}
+	s.passOn(x, resp, st)
 }
+
+// send sends the client's own request to the origin, past all other edges. Meanwhile it passes
+// interim responses on.
+func (s *Cache) send(x *exchange) (*http.Response, error) {
+	out := x.r.WithContext(x.r.Context())
+	out.URL, out.Host, out.Header = x.target.RequestURL(), x.target.Authority(), maps.Clone(x.r.Header)
+	out.Close, out.TransferEncoding, out.Trailer = false, nil, nil // of the client's connection; trailers end here
+	if x.r.ContentLength == 0 {
+		out.Body = nil
+	}
+	if x.trailers {
+		out.Header["Te"] = acceptsTrailers
+	}
+	s.setForwarded(out.Header, x)
+	i := &interims{cache: s, x: x}
+	defer i.end()
+	x.w.ProceedBy(i.add)
+	resp, _, err := s.fetch(x.site, out, origin.FetchOptions{Key: string(x.key), Client: x.network(), Streams: true,
+		Interim: i.add}, origin.ToOrigin)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case x.w.WantsTunnel():
+		err = x.w.Join(resp)
+	case resp.StatusCode == http.StatusSwitchingProtocols:
+		err = checkSwitch(x.r, resp)
+	}
+	if err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+// acceptsTrailers is the value of TE for a client that accepts trailers (RFC 9110, 10.1.4).
+var acceptsTrailers = []string{"trailers"}
 
 // updateFromHead freshens a stored response with the response to a HEAD request, or makes it stale
 // if the two don't agree (RFC 9111, 4.3.5).

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -27,17 +25,10 @@ var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding
 // covered means that the response comes from another edge, and that a soft purge covers it.
 func (s *Cache) fetch(site *site.Site, r *http.Request, o origin.FetchOptions, stage origin.Stage) (resp *http.Response,
 	covered bool, err error) {
-	if interim := o.Interim; interim != nil {
-		o.Interim = func(status int, h http.Header) {
-			cleanInterim(h)
-			interim(status, h)
-		}
-	} else { // ReverseProxy passes interim responses on itself
-		r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-			Got1xxResponse: func(_ int, fields textproto.MIMEHeader) error {
-				cleanInterim(http.Header(fields))
-				return nil
-			}}))
+	interim := o.Interim
+	o.Interim = func(status int, h http.Header) {
+		cleanInterim(h)
+		interim(status, h)
 	}
 	resp, err = site.Origin.Fetch(r, o, stage)
 	if err != nil {

@@ -2,9 +2,8 @@ package front
 
 import (
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"reflect"
+	"sync"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
@@ -41,13 +40,10 @@ func waitsHTTP2(body any) bool {
 	return waits.Kind() == reflect.Bool && waits.Bool()
 }
 
-// ProceedBy sends the 100 like the other interim responses of r. A transport reads the body in a
-// goroutine of its own, which must not write to the response.
-func (x *Exchange) ProceedBy(r *http.Request) {
-	b := x.body
-	if b == nil || b.proceed == nil {
-		return
+// ProceedBy sends the 100 by pass, like interim responses of the origin. A transport reads the body
+// in a goroutine of its own, which must not write to the response.
+func (x *Exchange) ProceedBy(pass func(status int, h http.Header)) {
+	if b := x.body; b != nil && b.proceed != nil {
+		b.proceed = sync.OnceFunc(func() { pass(http.StatusContinue, nil) })
 	}
-	trace := httptrace.ContextClientTrace(r.Context())
-	b.proceed = func() { _ = trace.Got1xxResponse(http.StatusContinue, textproto.MIMEHeader{}) }
 }

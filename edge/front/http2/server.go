@@ -109,7 +109,7 @@ type Server struct {
 
 	once   sync.Once
 	limits Limits
-	http   *http.Server // for http.ServerContextKey: ReverseProxy panics only under a server
+	http   *http.Server // for http.ServerContextKey
 
 	mu       sync.Mutex
 	conns    map[*conn]bool
