@@ -39,6 +39,7 @@ func exposed(t *testing.T) metricSet {
 	for name, text := range map[string]string{"fleet.key": strings.Repeat("k", 40), "example.com.zone": deployedZone, "fleet.yaml": fmt.Sprintf(`
 sites:
   - { name: www, hosts: [www.example.com], origin: { servers: [%q] } }
+  - { name: few, hosts: [few.example.com], origin: { servers: ["http://127.0.0.1:1"] }, rules: [{ limit: { rate: 1/h } }] }
   - { name: gone, hosts: [gone.example.com], origin: { servers: ["http://%s"] } }
 nodes: { n1: { roles: [control, edge, geodns], location: [60, 25], addresses: [127.0.0.1] } }
 edge: { http: %q, https: "127.0.0.1:0", admin: %q, data: %q, disk: 128MiB, memory: 16MiB, peer: "127.0.0.1:0" }
@@ -60,7 +61,8 @@ secrets: { fleet_key: fleet.key }
 		out, err := command(t, "health", "--config", config, "--node", "n1")
 		return err == nil && out == "node n1 is healthy\n"
 	})
-	for _, host := range []string{"www.example.com", "www.example.com", "gone.example.com"} {
+	for _, host := range []string{"www.example.com", "www.example.com", "gone.example.com", "few.example.com",
+		"few.example.com"} {
 		r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+web+"/", nil)
 		if err != nil {
 			t.Fatal(err)
