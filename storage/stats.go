@@ -39,9 +39,7 @@ func (s *Store) Stats() Stats {
 		Stored: s.counts.stored.Load(), Rewrites: s.counts.rewrites.Load(), Rewritten: s.counts.rewritten.Load(),
 		Purges: s.purges.len(),
 	}
-	if s.ram != nil {
-		st.Memory = s.ram.WeightedSize()
-	}
+	st.Memory = s.MemoryUsed()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st.Segments = len(s.segments)
@@ -49,4 +47,12 @@ func (s *Store) Stats() Stats {
 		st.Bytes += g.size.Load()
 	}
 	return st
+}
+
+// MemoryUsed returns the bytes of the objects in the RAM tier.
+func (s *Store) MemoryUsed() uint64 {
+	if s.ram == nil {
+		return 0
+	}
+	return s.ram.WeightedSize()
 }

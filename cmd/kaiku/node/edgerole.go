@@ -62,7 +62,15 @@ func (n *Edge) Listen(ctx context.Context) error {
 
 // Serve serves until ctx ends, and then closes the store.
 func (n *Edge) Serve(ctx context.Context) error {
+	paced := make(chan struct{})
+	ctx, stop := context.WithCancel(ctx)
+	go func() { // ends with ctx
+		defer close(paced)
+		paceCollector(ctx, n.Store.MemoryUsed)
+	}()
 	err := n.Server.Serve(ctx)
+	stop()
+	<-paced
 	n.setSites(siteSet{})
 	return errors.Join(err, n.Store.Close())
 }
