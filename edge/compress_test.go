@@ -243,27 +243,29 @@ func testCompressFollows(t *testing.T, p protocol) {
 			return
 		}
 		_, _ = io.WriteString(w, script(int(n)))
-	}, coding)
+	}, func(_ *Server, s *site.Site) { // gzip takes the least time
+		s.Compress = compress.New(compress.Options{Codings: []string{compress.Gzip}})
+	})
 	for i, purge := range []string{`"urls":["http://www.example/a.css"]`, `"tags":["t"]`,
 		`"prefixes":["http://www.example/"]`, `"hosts":["www.example"]`, `"all":true`} {
 		for _, soft := range []bool{false, true} {
 			name := fmt.Sprintf("%s, soft %v", purge, soft)
 			for range 3 {
-				e.getCoded("/a.css", "br").wantsCoded(t, "br", script(int(version.Load())))
+				e.getCoded("/a.css", "gzip").wantsCoded(t, "gzip", script(int(version.Load())))
 			}
-			made := e.cache.Codings().Done["br"].Objects
+			made := e.cache.Codings().Done["gzip"].Objects
 			// The origin confirms the response, or sends it again: its coded body is not made again
 			// after a 304.
 			e.purge(fmt.Sprintf(`{%s,"soft":%v}`, purge, soft))
 			before := e.hits.Load()
-			same := e.get("/a.css", "Accept-Encoding: br")
+			same := e.get("/a.css", "Accept-Encoding: gzip")
 			if soft {
-				same.wantsCoded(t, "br", script(int(version.Load())))
+				same.wantsCoded(t, "gzip", script(int(version.Load())))
 				e.settleCodings()
 				for range 4 {
-					e.get("/a.css", "Accept-Encoding: br").wantsCoded(t, "br", script(int(version.Load())))
+					e.get("/a.css", "Accept-Encoding: gzip").wantsCoded(t, "gzip", script(int(version.Load())))
 				}
-				if now := e.cache.Codings().Done["br"].Objects; now != made {
+				if now := e.cache.Codings().Done["gzip"].Objects; now != made {
 					t.Errorf("%s: coded again after a 304", name)
 				}
 			} else {
@@ -272,15 +274,15 @@ func testCompressFollows(t *testing.T, p protocol) {
 			if e.hits.Load() != before+1 {
 				t.Errorf("%s: the origin was asked %d times", name, e.hits.Load()-before)
 			}
-			e.getCoded("/a.css", "br").wantsCoded(t, "br", script(int(version.Load())))
+			e.getCoded("/a.css", "gzip").wantsCoded(t, "gzip", script(int(version.Load())))
 			// The origin has another response.
 			version.Store(int64(i*10 + 2))
 			if soft {
 				version.Add(1)
 			}
 			e.purge(fmt.Sprintf(`{%s,"soft":%v}`, purge, soft))
-			e.get("/a.css", "Accept-Encoding: br").wantsCoded(t, "", script(int(version.Load())))
-			e.get("/a.css", "Accept-Encoding: br").wantsCoded(t, "", script(int(version.Load())))
+			e.get("/a.css", "Accept-Encoding: gzip").wantsCoded(t, "", script(int(version.Load())))
+			e.get("/a.css", "Accept-Encoding: gzip").wantsCoded(t, "", script(int(version.Load())))
 		}
 	}
 }
@@ -306,7 +308,7 @@ func TestCompressLeaves(t *testing.T) {
 		{"a digest", text, 200, []string{"Repr-Digest: sha-256=:AAAA:"}, false},
 		{"another status", text, 404, nil, false},
 		{"empty", "", 200, nil, false},
-		{"random", randomText(20_000), 200, nil, true},
+		{"random", randomText(2_000), 200, nil, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
