@@ -78,7 +78,10 @@ func (o *Object) InMemory() bool { return o.body != nil }
 func (o *Object) Body() []byte { return o.body }
 
 // Hit counts a hit, for an object that Hot returned.
-func (o *Object) Hit() { o.store.index.hit(o.slot) }
+func (o *Object) Hit() {
+	o.store.index.hit(o.slot)
+	o.store.whatIf.request(o.slot, o.meta.size)
+}
 
 // readChunk copies from a chunk into p. If the chunk is missing or damaged, readChunk removes the
 // object.

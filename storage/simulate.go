@@ -1,5 +1,7 @@
 package storage
 
+import "slices"
+
 // Simulation is the policy of a store without a store. It tells which requests the store would have
 // hit. An object must be smaller than a quarter of the budget.
 type Simulation struct {
@@ -94,6 +96,33 @@ func (s *Simulation) drop(c class) {
 			s.write(main, o.key, o.size)
 		} else {
 			s.ghosts.add(o.key, o.size)
+		}
+	}
+}
+
+// thin forgets all objects but those whose key is a multiple of rate, and sets the budget.
+func (s *Simulation) thin(rate uint64, budget int64) {
+	s.limit, s.segment = budget, budget/segmentCount
+	for c := range classes {
+		for _, g := range append(s.sealed[c], s.open[c]) {
+			g.used = 0
+			g.objects = slices.DeleteFunc(g.objects, func(o *simObject) bool {
+				if o.key%rate == 0 {
+					g.used += o.size
+					return false
+				}
+				if s.where[o.key] == o {
+					delete(s.where, o.key)
+				}
+				return true
+			})
+		}
+	}
+	old := s.ghosts
+	s.ghosts = newGhosts(budget)
+	for _, g := range old.queue[old.head:] {
+		if g.slot%rate == 0 {
+			s.ghosts.add(g.slot, g.size)
 		}
 	}
 }

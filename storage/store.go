@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -64,6 +63,7 @@ type Store struct {
 
 	ghostMu sync.Mutex
 	ghosts  *ghosts
+	whatIf  *whatIf
 
 	witness *witness
 
@@ -92,7 +92,8 @@ func Open(opt Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opt: opt, index: newIndex(), lock: lock, segments: map[uint32]*segment{}, ghosts: newGhosts(opt.Disk),
-		holds: map[uint64]int{}, look: make(chan struct{}, 1), round: make(chan struct{})}
+		holds: map[uint64]int{}, look: make(chan struct{}, 1), round: make(chan struct{}),
+		whatIf: newWhatIf(opt.Disk, opt.Memory, time.Now())}
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store in %s: %w", opt.Dir, err), s.release())
 	}
@@ -280,6 +281,7 @@ func (s *Store) Get(key string) *Object {
 		s.index.remove(id.slot(), p)
 		return nil
 	}
+	s.whatIf.request(id.slot(), o.meta.size)
 	if stale {
 		o = &Object{Stale: true, Suspect: suspect, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo,
 			spots: o.spots}
@@ -416,32 +418,4 @@ func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Ob
 // forgotten that may cover the object.
 func (s *Store) putMeta(c class, m *meta) (*Object, error) {
 	return s.putObject(c, m, idOf(m.key), nil)
-}
-
-// putObject is putMeta that also writes the last chunk, unless rest is nil. Both become durable
-// together. A small chunk that is the whole body becomes part of the metadata. The data of the
-// chunk begins at valueHeader of rest.
-func (s *Store) putObject(c class, m *meta, id objectID, rest []byte) (*Object, error) {
-	hold := s.Hold(m.epoch)
-	if hold == nil {
-		return nil, fmt.Errorf("store %s: %w", m.key, ErrOvertaken)
-	}
-	defer hold.Release()
-	if rest != nil && m.size <= maxMetaBody {
-		m.body, rest = bytes.Clone(rest[valueHeader:]), nil
-	}
-	version, extents := s.version.Add(1), m.extents
-	p, err := s.put(c, version, m.epoch, false, func(g *segment) []record {
-		if rest == nil {
-			return []record{m.record(id)}
-		}
-		chunk := uint32((m.size - 1) / chunkSize)
-		m.extents = grow(extents[:len(extents):len(extents)], g.id, chunk)
-		return []record{{chunkKey(id, m.fill, chunk), rest}, m.record(id)}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("store %s: %w", m.key, err)
-	}
-	s.index.put(id.slot(), p)
-	return &Object{store: s, meta: m, place: p}, nil
 }

@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"bytes"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -181,4 +183,35 @@ func (w *Writer) commit(rest []byte, tags []string, data []byte) (*Object, error
 		w.buf = nil
 	}
 	return o, nil
+}
+
+// putObject is putMeta that also writes the last chunk, unless rest is nil. Both become durable
+// together. A small chunk that is the whole body becomes part of the metadata. The data of the
+// chunk begins at valueHeader of rest.
+func (s *Store) putObject(c class, m *meta, id objectID, rest []byte) (*Object, error) {
+	hold := s.Hold(m.epoch)
+	if hold == nil {
+		return nil, fmt.Errorf("store %s: %w", m.key, ErrOvertaken)
+	}
+	defer hold.Release()
+	if rest != nil && m.size <= maxMetaBody {
+		m.body, rest = bytes.Clone(rest[valueHeader:]), nil
+	}
+	version, extents := s.version.Add(1), m.extents
+	p, err := s.put(c, version, m.epoch, false, func(g *segment) []record {
+		if rest == nil {
+			return []record{m.record(id)}
+		}
+		chunk := uint32((m.size - 1) / chunkSize)
+		m.extents = grow(extents[:len(extents):len(extents)], g.id, chunk)
+		return []record{{chunkKey(id, m.fill, chunk), rest}, m.record(id)}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", m.key, err)
+	}
+	if _, had := s.index.get(id.slot()); !had {
+		s.whatIf.request(id.slot(), m.size) // otherwise Get has counted it
+	}
+	s.index.put(id.slot(), p)
+	return &Object{store: s, meta: m, place: p}, nil
 }
