@@ -248,6 +248,7 @@ func TestOpenAPIOfRealAnswers(t *testing.T) {
 		{"GET", "/v1/explain", "/v1/explain?url=http://www.example/none", "", []string{auth}, 200},
 		{"GET", "/v1/explain", "/v1/explain?url=http://other.example/", "", []string{auth}, 404},
 		{"GET", "/v1/explain", "/v1/explain", "", []string{auth}, 400},
+		{"GET", "/v1/what-if", "/v1/what-if", "", []string{auth}, 200},
 		{"GET", "/v1/status", "/v1/status", "", []string{auth}, 200},
 		{"GET", "/v1/session", "/v1/session", "", []string{auth}, 200},
 		{"GET", "/v1/session", "/v1/session", "", []string{other}, 401},

@@ -41,9 +41,15 @@ func TestWhatIfIsNearTheWhole(t *testing.T) {
 		for i, got := range w.results(&w.onDisk, disk) {
 			want := whole.hits[i].requests / float64(len(requests))
 			if math.Abs(got.Hits-want) > 0.015 {
-				t.Errorf("Zipf %.1f, %g times the disk: %.4f hits, all objects %.4f", alpha, whatIfFactors[i], got.Hits, want)
+				t.Errorf("Zipf %.1f, %g times the disk: %.4f hits, all objects %.4f", alpha, whatIfFactors[i], got.Hits,
+					want)
 			}
-			t.Logf("Zipf %.1f, %g times the disk: %.4f hits (all objects %.4f), %.4f of bytes (%.4f)", alpha, whatIfFactors[i],
+			if want := whole.hits[i].bytes / total; math.Abs(got.Saved-want) > 0.04 {
+				t.Errorf("Zipf %.1f, %g times the disk: %.4f of bytes, all objects %.4f", alpha, whatIfFactors[i],
+					got.Saved, want)
+			}
+			t.Logf("Zipf %.1f, %g times the disk: %.4f hits (all objects %.4f), %.4f of bytes (%.4f)", alpha,
+				whatIfFactors[i],
 				got.Hits, want, got.Saved, whole.hits[i].bytes/total)
 		}
 	}

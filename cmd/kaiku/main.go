@@ -86,7 +86,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 		dnssecCommand(),
 		unitsCommand(),
 		healthCommand(etc),
-		versionCommand(), manCommand(), planCommand(), benchSelfCommand(),
+		versionCommand(), manCommand(), planCommand(), benchSelfCommand(), whatIfCommand(etc),
 	)
 	root.SetArgs(args)
 	root.SetOut(plain{stdout})

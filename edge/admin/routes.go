@@ -16,9 +16,9 @@ const HealthPath = "/.kaiku/health"
 
 // Endpoints returns everything that the listener answers. The OpenAPI document has each of them.
 func (s *Server) Endpoints() []purge.Endpoint {
-	explain, warm := s.serveExplain, s.serveWarm
+	explain, warm, whatIf := s.serveExplain, s.serveWarm, s.serveWhatIf
 	if s.Edge == nil {
-		explain, warm = failNoEdge, failNoEdge
+		explain, warm, whatIf = failNoEdge, failNoEdge, failNoEdge
 	}
 	metrics := promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP
 	list := []purge.Endpoint{
@@ -27,6 +27,7 @@ func (s *Server) Endpoints() []purge.Endpoint {
 		{Method: "GET", Path: "/v1/live", Scope: purge.ScopeRead, Serve: s.serveLive},
 		{Method: "GET", Path: "/v1/explain/dns", Scope: purge.ScopeRead, Serve: s.serveExplainDNS},
 		{Method: "GET", Path: "/v1/explain", Scope: purge.ScopeRead, Serve: explain},
+		{Method: "GET", Path: "/v1/what-if", Scope: purge.ScopeRead, Serve: whatIf},
 		{Method: "GET", Path: "/v1/status", Scope: purge.ScopeRead, Serve: s.serveStatus},
 		{Method: "PUT", Path: "/v1/nodes/{node}/drain", Scope: purge.ScopeDrain, Serve: s.serveDrain},
 		{Method: "DELETE", Path: "/v1/nodes/{node}/drain", Scope: purge.ScopeDrain, Serve: s.serveDrain},

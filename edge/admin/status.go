@@ -53,3 +53,8 @@ func (e *Edge) addStatus(st *Status, now time.Time) {
 		st.Certificates = e.Certificates.Status(now)
 	}
 }
+
+// serveWhatIf answers GET /v1/what-if.
+func (s *Server) serveWhatIf(w http.ResponseWriter, _ *http.Request) {
+	purge.WriteJSON(w, http.StatusOK, s.Edge.Store.WhatIf())
+}
