@@ -48,7 +48,10 @@ type whatIf struct {
 	all          [64]allRequests // by slot, so that cores don't wait for each other
 
 	mu       sync.Mutex
-	rate     uint64 // one of so many objects is simulated
+	rate     uint64         // one of so many objects is simulated
+	waiting  []waiting      // requests that are not simulated yet, in the order of the first of each object
+	place    map[uint64]int // by slot: the index in waiting
+	due      int            // requests of all of waiting
 	onDisk   tiers
 	inMemory tiers
 	sampled  sum     // requests for simulated objects
@@ -57,6 +60,20 @@ type whatIf struct {
 	at       time.Time
 	half     time.Time // when the counts are halved next
 }
+
+// waiting are requests for an object.
+type waiting struct {
+	slot uint64
+	size int64
+	n    int
+}
+
+// Requests wait until there are so many, for so many objects. So requests for popular objects,
+// which come often, cost little.
+const (
+	maxWaiting = 256
+	maxDue     = 8192
+)
 
 // allRequests counts requests for all objects.
 type allRequests struct {
@@ -76,7 +93,8 @@ type tiers struct {
 }
 
 func newWhatIf(disk, memory int64, now time.Time) *whatIf {
-	w := &whatIf{disk: disk, memory: memory, rate: leastRate, at: now, half: now.Add(whatIfHalf)}
+	w := &whatIf{disk: disk, memory: memory, rate: leastRate, at: now, half: now.Add(whatIfHalf),
+		place: map[uint64]int{}}
 	for i, f := range whatIfFactors {
 		w.onDisk.sims[i] = NewSimulation(int64(f*float64(disk)) / leastRate)
 		if memory > 0 {
@@ -96,30 +114,58 @@ func (w *whatIf) request(slot uint64, size int64) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if slot%w.rate != 0 {
-		return
+	i, ok := w.place[slot]
+	if !ok {
+		i = len(w.waiting)
+		w.place[slot] = i
+		w.waiting = append(w.waiting, waiting{slot: slot})
 	}
-	w.decay(time.Now())
-	w.sampled.requests++
-	w.sampled.bytes += float64(size)
-	w.onDisk.request(slot, size)
-	if w.memory > 0 && size <= maxCopied {
-		w.inMemory.request(slot, size)
-	}
-	for w.onDisk.largest() > maxSimulated || w.inMemory.largest() > maxSimulated {
-		w.rate *= 2
-		w.sampled.halve()
-		w.onDisk.thin(w.rate, w.disk)
-		w.inMemory.thin(w.rate, w.memory)
+	w.waiting[i].size = size
+	w.waiting[i].n++
+	if w.due++; len(w.waiting) == maxWaiting || w.due == maxDue {
+		w.simulate(time.Now())
 	}
 }
 
-func (t *tiers) request(slot uint64, size int64) {
-	for i, s := range t.sims {
-		if s.Request(slot, size) {
-			t.hits[i].requests++
-			t.hits[i].bytes += float64(size)
+// simulate simulates the requests that wait.
+func (w *whatIf) simulate(now time.Time) {
+	w.decay(now)
+	for _, r := range w.waiting {
+		if r.slot%w.rate != 0 {
+			continue
 		}
+		n := float64(r.n)
+		w.sampled.requests += n
+		w.sampled.bytes += n * float64(r.size)
+		w.onDisk.request(r)
+		if w.memory > 0 && r.size <= maxCopied {
+			w.inMemory.request(r)
+		}
+		for w.onDisk.largest() > maxSimulated || w.inMemory.largest() > maxSimulated {
+			w.rate *= 2
+			w.sampled.halve()
+			w.onDisk.thin(w.rate, w.disk)
+			w.inMemory.thin(w.rate, w.memory)
+		}
+	}
+	w.waiting, w.due = w.waiting[:0], 0
+	clear(w.place)
+}
+
+func (t *tiers) request(r waiting) {
+	for i, s := range t.sims {
+		hits := r.n
+		if !s.Request(r.slot, r.size) {
+			hits--
+		}
+		for range min(r.n-1, maxHits) { // more hits change nothing
+			if !s.Request(r.slot, r.size) {
+				hits = 0 // it is too large for this budget
+				break
+			}
+		}
+		t.hits[i].requests += float64(hits)
+		t.hits[i].bytes += float64(hits) * float64(r.size)
 	}
 }
 
@@ -210,7 +256,7 @@ func (s *Store) WhatIf() WhatIf {
 	w := s.whatIf
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.decay(time.Now())
+	w.simulate(time.Now())
 	r := WhatIf{Sampled: 1 / float64(w.rate), Requests: w.counted().requests, Disk: w.results(&w.onDisk, w.disk)}
 	if w.memory > 0 {
 		r.Memory = w.results(&w.inMemory, w.memory)

@@ -36,8 +36,9 @@ func TestWhatIfIsNearTheWhole(t *testing.T) {
 			binary.LittleEndian.PutUint64(key[:], r.key)
 			slot := xxhash.Sum64(key[:])
 			w.request(slot, r.size)
-			whole.request(slot, r.size)
+			whole.request(waiting{slot, r.size, 1})
 		}
+		w.simulate(time.Now())
 		for i, got := range w.results(&w.onDisk, disk) {
 			want := whole.hits[i].requests / float64(len(requests))
 			if math.Abs(got.Hits-want) > 0.015 {
@@ -119,8 +120,31 @@ func TestWhatIfForgets(t *testing.T) {
 	now := time.Now()
 	w := newWhatIf(1<<30, 0, now)
 	w.request(0, 1000)
+	w.simulate(now)
 	w.decay(now.Add(whatIfHalf + time.Second))
 	if got := w.counted(); got != (sum{0.5, 500}) || w.sampled != (sum{0.5, 500}) {
 		t.Errorf("%+v of all, %+v of the sample", got, w.sampled)
+	}
+}
+
+func BenchmarkWhatIf(b *testing.B) {
+	for _, objects := range []uint64{1, 100_000} {
+		b.Run(fmt.Sprint(objects), func(b *testing.B) {
+			w := newWhatIf(1<<30, 1<<28, time.Now())
+			slots := make([]uint64, objects)
+			for i := range slots {
+				slots[i] = xxhash.Sum64(binary.LittleEndian.AppendUint64(nil, uint64(i)))
+			}
+			if objects == 1 {
+				slots[0] = 0 // it is simulated
+			}
+			n := 0
+			for b.Loop() {
+				w.request(slots[n], 4000)
+				if n++; n == len(slots) {
+					n = 0
+				}
+			}
+		})
 	}
 }
