@@ -49,7 +49,7 @@ type whatIf struct {
 
 	mu       sync.Mutex
 	rate     uint64         // one of so many objects is simulated
-	waiting  []waiting      // requests that are not simulated yet, in the order of the first of each object
+	waiting  []pending      // requests that are not simulated yet, in the order of the first of each object
 	place    map[uint64]int // by slot: the index in waiting
 	due      int            // requests of all of waiting
 	onDisk   tiers
@@ -61,8 +61,8 @@ type whatIf struct {
 	half     time.Time // when the counts are halved next
 }
 
-// waiting are requests for an object.
-type waiting struct {
+// pending are requests for an object.
+type pending struct {
 	slot uint64
 	size int64
 	n    int
@@ -118,7 +118,7 @@ func (w *whatIf) request(slot uint64, size int64) {
 	if !ok {
 		i = len(w.waiting)
 		w.place[slot] = i
-		w.waiting = append(w.waiting, waiting{slot: slot})
+		w.waiting = append(w.waiting, pending{slot: slot})
 	}
 	w.waiting[i].size = size
 	w.waiting[i].n++
@@ -152,7 +152,7 @@ func (w *whatIf) simulate(now time.Time) {
 	clear(w.place)
 }
 
-func (t *tiers) request(r waiting) {
+func (t *tiers) request(r pending) {
 	for i, s := range t.sims {
 		hits := r.n
 		if !s.Request(r.slot, r.size) {

@@ -36,7 +36,7 @@ func TestWhatIfIsNearTheWhole(t *testing.T) {
 			binary.LittleEndian.PutUint64(key[:], r.key)
 			slot := xxhash.Sum64(key[:])
 			w.request(slot, r.size)
-			whole.request(waiting{slot, r.size, 1})
+			whole.request(pending{slot, r.size, 1})
 		}
 		w.simulate(time.Now())
 		for i, got := range w.results(&w.onDisk, disk) {
