@@ -26,7 +26,10 @@ func (s *Server) serveByRules(x *front.Exchange, of *site.Site) {
 	from, _ := netip.ParseAddrPort(r.RemoteAddr)
 	o := of.Rules.Evaluate(&rules.Request{Method: r.Method, Secure: x.Secure(), Host: x.Target.Host,
 		Path: x.Target.Path, Query: x.Target.Query, Protocol: r.ProtoMajor, Header: r.Header, Client: from.Addr(),
-		Now: time.Now(), Table: &s.limits})
+		Now: time.Now(), Table: &s.limits, Country: of.Country})
+	if len(o.Pages) > 0 {
+		x.SetErrorPages(o.ErrorPage)
+	}
 	if o.Response != nil {
 		s.sendRuleResponse(x, of, o)
 		return
@@ -96,6 +99,9 @@ func (s *Server) sendRuleResponse(x *front.Exchange, of *site.Site, o *rules.Out
 		h.Set("Cache-Control", "no-store")
 	}
 	body := o.Response.Body
+	if len(body) > 0 {
+		x.SetErrorPages(nil) // the rule has a body of its own
+	}
 	if len(body) == 0 && o.Response.Status >= 400 {
 		body = x.ErrorBody(o.Response.Status, o.Response.Detail)
 		// The rule may let caches keep it. Its own values are not changed.

@@ -255,9 +255,7 @@ func placeOf(result maxminddb.Result, c countries, buf *Place) (at *Place, count
 		*buf = place
 		return buf, ""
 	}
-	for _, path := range [][]any{
-		paths("country", "iso_code"), paths("country_code"), paths("registered_country", "iso_code"), paths("country"),
-	} {
+	for _, path := range countryPaths() {
 		var code any
 		if result.DecodePath(&code, path...) != nil {
 			continue

@@ -11,6 +11,8 @@ import (
 // FetchOptions are the options of Fetch.
 type FetchOptions struct {
 	Key string // hashed by the Hash balance
+	// Mark and Origin are the values of KeyField and OriginField for other edges. "" means none.
+	Mark, Origin string
 	// Client is the client's network, for the limits of one client. The zero Prefix has no limit.
 	Client netip.Prefix
 	// Streams means that the response is passed to the client as it arrives, so that the client can

@@ -27,6 +27,10 @@ const (
 	// PurgesField carries purge positions between edges: in a request those that the response must
 	// reflect, in a response those that it does reflect.
 	PurgesField = "Kaiku-Purges"
+	// KeyField and OriginField tell an edge what the key has beside the target, and the name of the
+	// site's origin to ask.
+	KeyField    = "Kaiku-Key"
+	OriginField = "Kaiku-Origin"
 	// FailedField marks an error response that an edge generated itself because it got no response
 	// or refused the request. Its value is the reason. Only peers get it.
 	FailedField = "Kaiku-Failed"
@@ -91,6 +95,12 @@ func (r *Route) Fetch(req *http.Request, o FetchOptions, stage Stage) (*http.Res
 		}
 		out := req.Clone(req.Context())
 		out.Header.Set(TierField, tier.next)
+		if o.Mark != "" {
+			out.Header.Set(KeyField, o.Mark)
+		}
+		if o.Origin != "" {
+			out.Header.Set(OriginField, o.Origin)
+		}
 		resp, err := tier.pool.Fetch(out, o)
 		switch {
 		case err != nil && (req.Context().Err() != nil || errors.Is(err, ErrShare)):

@@ -126,18 +126,25 @@ func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 			add(c.Key, true, false, nil)
 		}
 		for _, s := range f.Sites {
-			add(s.Origin.CA, false, false, nil)
-			if c := s.Origin.ClientCertificate; c != nil {
-				add(c.Cert, false, false, nil)
-				add(c.Key, true, false, nil)
-			}
-			if a := s.Origin.Auth; a != nil {
-				add(a.Secret, true, false, nil)
-			}
-			if b := s.Origin.S3; b != nil {
-				add(b.Credentials, true, false, reloads)
+			for _, o := range s.AllOrigins() {
+				add(o.CA, false, false, nil)
+				if c := o.ClientCertificate; c != nil {
+					add(c.Cert, false, false, nil)
+					add(c.Key, true, false, nil)
+				}
+				if a := o.Auth; a != nil {
+					add(a.Secret, true, false, nil)
+				}
+				if b := o.S3; b != nil {
+					add(b.Credentials, true, false, reloads)
+				}
 			}
 			for i := range s.Rules {
+				if e := s.Rules[i].ErrorPages; e != nil {
+					for _, file := range e.Files {
+						add(file, false, false, reloads)
+					}
+				}
 				for _, r := range s.Rules[i].Files() {
 					add(r.File, true, false, reloads)
 				}
@@ -216,7 +223,7 @@ func effectOf(after []byte, n *config.Node) func(before []byte) deploy.Effect {
 		}
 		f.GeoDNS.Zones, f.GeoDNS.Locate, f.GeoDNS.Health = nil, nil, config.Probe{}
 		f.Log = config.LogSettings{}
-		shielded := slices.ContainsFunc(f.Sites, func(s config.Site) bool { return s.Origin.Shield != "" })
+		shielded := slices.ContainsFunc(f.Sites, func(s config.Site) bool { return s.HasShield() })
 		if n.Has(config.RoleEdge) && !shielded {
 			f.Sites = nil
 		}

@@ -142,6 +142,9 @@ func printOrigin(row func(name, format string, a ...any), e cache.Explanation) {
 	text := func(f *origin.Failure) string {
 		return fmt.Sprintf("failed %s: %s", f.At.UTC().Format(time.RFC3339), f.Error)
 	}
+	if e.Origin != "" {
+		row("origin", "%s, by a rule", e.Origin)
+	}
 	if e.Bucket != "" {
 		row("bucket", "%s", e.Bucket)
 	}

@@ -67,7 +67,8 @@ func (fl *removeFlags) run(cmd *cobra.Command, name string) error {
 	last := n != nil && len(f.Nodes) == 1 // removing it ends the fleet
 	switch {
 	case n != nil && n.Has(config.RoleControl) && !last:
-		return fmt.Errorf("node %s is a control node: first delete its role control in %s and deploy, then remove it", name, fl.config)
+		return fmt.Errorf("node %s is a control node: first delete its role control in %s and deploy, then remove it",
+			name, fl.config)
 	case fl.lost && fl.ssh != "":
 		return usageError{errors.New("--lost is for a machine that can't be reached: give --lost or --ssh, not both")}
 	case n != nil && fl.ssh == "":
@@ -168,9 +169,12 @@ func lossesWithout(f *config.Fleet, name string, zones []*geodns.Zone) []string 
 		}
 	}
 	for _, s := range f.Sites {
-		if s.Origin.Shield == name {
-			out = append(out, fmt.Sprintf("it is the shield of site %s: without it, edges fetch from the origin directly",
-				s.Name))
+		for _, o := range s.AllOrigins() {
+			if o.Shield == name {
+				out = append(out, fmt.Sprintf("it is the shield of site %s: without it, edges fetch from the origin directly",
+					s.Name))
+				break
+			}
 		}
 	}
 	return out
@@ -184,7 +188,8 @@ func afterRemoval(f *config.Fleet, out io.Writer, config string, plan *deploy.Re
 		fmt.Fprintf(&b, "its machine still has files that no deploy installed: %s\n", strings.Join(plan.Kept, ", "))
 	}
 	if f.Node(plan.Node) != nil {
-		fmt.Fprintf(&b, "next: delete it from %s, and deploy that file to the others: kaiku deploy --config %[1]s\n", config)
+		fmt.Fprintf(&b, "next: delete it from %s, and deploy that file to the others: kaiku deploy --config %[1]s\n",
+			config)
 	}
 	has, tense := strings.Join(plan.Secrets, ", "), "had"
 	if lost {

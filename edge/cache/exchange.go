@@ -20,7 +20,8 @@ type exchange struct {
 	// target is the target of the request, without what the site ignores.
 	target    httpcache.Target
 	targetURL string        // of target; "" until url is called
-	key       httpcache.Key // of target
+	key       httpcache.Key // of target and mark
+	mark      string        // what the key has beside the target
 	// trailers means that the client accepts trailers.
 	trailers bool
 	// peer means that the request comes from another edge of the fleet, which is trusted. stage is

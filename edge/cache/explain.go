@@ -16,6 +16,8 @@ type Explanation struct {
 	Objects []Explained `json:"objects"` // several if the URL has variants
 	// Rules are the site's rules that match a GET of the URL without fields, in their order.
 	Rules []string `json:"rules,omitempty"`
+	// Origin is the name of the origin that a rule chose, or "".
+	Origin string `json:"origin,omitempty"`
 	// Bucket says from which bucket misses are fetched, if the origin is one.
 	Bucket string `json:"bucket,omitempty"`
 	// Limits describe the rate limits that count the request.
@@ -90,10 +92,12 @@ func (s *Cache) explainCodings(site *site.Site, e *entry) (codings []ExplainedCo
 
 // Explain returns what the cache knows of a target of a site.
 func (s *Cache) Explain(url string, t httpcache.Target, of *site.Site) Explanation {
-	key := of.Reduce(t).Key()
+	mark, _ := of.KeyMark(nil)
+	key := of.Reduce(t).Key().With(mark)
 	e := Explanation{URL: url, Key: string(key), Objects: s.explain(of, key)}
 	e.LastFailure = s.LastFailure(key)
 	e.Servers = of.Origin.Origin.Status().Servers
+	e.Origin = of.OriginName
 	if b := of.Bucket(); b != nil {
 		e.Bucket = b.String()
 	}

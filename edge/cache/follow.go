@@ -375,8 +375,9 @@ func (s *Cache) newFetch(x *exchange, f *flight, stored *entry, d httpcache.Deci
 	if stage != origin.ToOrigin && s.objects.changed.Get(x.url(), time.Now()) != "" {
 		out.Header.Add("Cache-Control", "no-cache")
 	}
-	return &fetch{site: x.site, options: origin.FetchOptions{Key: string(x.key), Client: x.network(), Shared: f.open,
-		Interim: f.addInterim},
+	return &fetch{site: x.site, options: origin.FetchOptions{Key: string(x.key), Mark: x.mark,
+		Origin: x.site.OriginName,
+		Client: x.network(), Shared: f.open, Interim: f.addInterim},
 		meta: x.objectMeta(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,
 		request: out.WithContext(ctx), stored: stored, staleIfError: d.StaleIfError}
 }

@@ -112,7 +112,8 @@ func (at *laneSite) underRules(r *rules.Request, head bool) (*site.Site, httpcac
 		return nil, "", false
 	}
 	of := at.site.Under(&o)
-	return of, httpcache.KeyOf(at.origin, o.Path+of.ReduceQuery(o.Query)), true
+	mark, ok := of.StaticMark()
+	return of, httpcache.KeyOf(at.origin, o.Path+of.ReduceQuery(o.Query)).With(mark), ok
 }
 
 // Find finds a response that can be sent at once. It reports false if the request has to go the

@@ -13,7 +13,11 @@ import (
 // Serve answers a request for a site.
 func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 	x := &exchange{w: on, r: on.Request, site: of, target: of.Reduce(on.Target), peer: on.Peer}
-	x.key = x.target.Key()
+	mayStore := s.findKey(x)
+	if x.site == nil {
+		return
+	}
+	of = x.site
 	if x.peer {
 		x.stage, x.position = origin.ParseStage(x.r.Header.Get(origin.TierField)), s.Store.Position()
 	}
@@ -27,13 +31,38 @@ func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		s.pass(x, "method")
-	case of.Bypass, r.Header["If-Match"] != nil, r.Header["If-Unmodified-Since"] != nil:
+	case of.Bypass, !mayStore, r.Header["If-Match"] != nil, r.Header["If-Unmodified-Since"] != nil:
 		s.pass(x, "bypass") // only the origin can evaluate these (RFC 9111, 4.3.2)
 	case r.Header.Get("Upgrade") != "", r.ContentLength != 0:
 		s.pass(x, "bypass") // a GET with a body has no meaning that a cache knows (RFC 9110, 9.3.1)
 	default:
 		s.lookup(x)
 	}
+}
+
+// findKey sets the key of a request, and the origin that another edge asks for. It reports false if
+// the response can't be stored, because values are too long for a key. The site is nil if it
+// refused
+// the request.
+func (s *Cache) findKey(x *exchange) (mayStore bool) {
+	if !x.peer {
+		x.mark, mayStore = x.site.KeyMark(x.r.Header)
+		x.key = x.target.Key().With(x.mark)
+		return mayStore
+	}
+	h := x.r.Header
+	name := h.Get(origin.OriginField)
+	if mark := h.Get(origin.KeyField); site.IsKeyMark(mark) {
+		x.mark = mark
+	}
+	delete(h, origin.OriginField)
+	delete(h, origin.KeyField)
+	x.key = x.target.Key().With(x.mark)
+	to, known := x.site.ToOrigin(name)
+	if x.site = to; !known {
+		x.w.Refuse(http.StatusBadGateway, "no such origin")
+	}
+	return true
 }
 
 // refusedByBucket refuses what a bucket is not to be asked. It reports whether it did.

@@ -356,7 +356,8 @@ func (s *Cache) invalidate(x *exchange, resp *http.Response) {
 		if x.site.Origin.Ring != nil || x.site.Origin.Shield != nil {
 			s.objects.changed.Put(u, x.r.Method, time.Now())
 		} // makes no record if there is nothing to remove
-		if k := t.Key(); s.Store.Get(string(k)) != nil || s.flights.has(u) {
+		if k := t.Key(); s.Store.Get(string(k)) != nil || s.flights.has(u) ||
+			x.site.Rules.Marks() { // other keys have the URL too
 			p.URLs, keys = append(p.URLs, u), append(keys, string(k))
 		}
 	}

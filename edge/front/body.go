@@ -148,6 +148,9 @@ func (h *handedOff) ReadFrom(src io.Reader) (int64, error) {
 
 // SendBody writes the rest of a body. Over plain HTTP/1.1 it sends the bytes from their files.
 func (r *Exchange) SendBody(body Body) error {
+	if r.page != nil {
+		return nil // it was sent in place of the body
+	}
 	to, ok := r.ResponseWriter.(io.ReaderFrom) // HTTP/1.1 only
 	if !ok {
 		_, err := body.WriteTo(r)

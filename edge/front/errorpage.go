@@ -60,7 +60,7 @@ var explanations = map[int]explanation{
 // browsers, problem details for clients that ask for JSON, and a line of text for all others.
 // detail is the reason in a few words, or "".
 func (x *Exchange) ErrorBody(status int, detail string) []byte {
-	h := x.Header()
+	h, page := x.Header(), x.ownPage(status)
 	form := ""
 	if !x.Peer {
 		form = httpcache.PreferredType(x.Request.Header["Accept"], "text/html", problemJSON, "application/json")
@@ -71,6 +71,10 @@ func (x *Exchange) ErrorBody(status int, detail string) []byte {
 			detail = ": " + detail
 		}
 		return []byte(http.StatusText(status) + detail + "\n")
+	}
+	if form == "text/html" && page != nil {
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		return page
 	}
 	x.id = fmt.Sprintf("%016x", rand.Uint64())
 	p := &errorPage{Title: http.StatusText(status), Status: status, Detail: detail, ID: x.id, Edge: x.server.Name,

@@ -54,6 +54,10 @@ type Exchange struct {
 	place    *list.Element // in list, or nil; the watchdog's mu guards these four
 	cache    httpcache.Status
 	id       string // of a request that got an error page; in the access log
+
+	pages func(status int, own bool) []byte // of the site, in place of the bodies of errors; nil for none
+	isOwn bool                              // the response is an error of the edge itself
+	page  []byte                            // is sent in place of the body; nil if the body is sent
 }
 
 // WriteHeader sends the header block of a final or an interim response.
@@ -67,6 +71,7 @@ func (r *Exchange) WriteHeader(status int) {
 		if r.body != nil {
 			r.body.answer(h)
 		}
+		r.replaceError(status)
 		if _, ok := h["Content-Type"]; !ok {
 			h["Content-Type"] = nil // or net/http guesses one if it has a part of the body
 		}
@@ -89,6 +94,7 @@ func (r *Exchange) WriteHeader(status int) {
 		defer r.watchdog.end(r)
 	}
 	r.ResponseWriter.WriteHeader(status)
+	r.sendPage()
 }
 
 // Write sends a part of the body. It writes in pieces. The time limit for slow clients applies to
@@ -96,6 +102,9 @@ func (r *Exchange) WriteHeader(status int) {
 func (r *Exchange) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
+	}
+	if r.page != nil {
+		return len(p), nil
 	}
 	r.weight = weight(max(len(p), r.holds))
 	total := 0

@@ -24,10 +24,20 @@ const (
 	variantMark  = "#variant="
 	fragmentMark = "#fragment="
 	codingMark   = "#coding="
+	withMark     = "#with="
 )
 
 // KeyOf returns the key of a target from the results of Target.Origin and Target.RequestURI.
 func KeyOf(origin, requestURI string) Key { return Key(origin + requestURI) }
+
+// With returns the key of the responses for requests that have more than the target in common, of
+// which mark is a hash. "" means that they have not.
+func (k Key) With(mark string) Key {
+	if mark == "" {
+		return k
+	}
+	return k + withMark + Key(mark)
+}
 
 // Variant returns the key of the variant that a request with these fields selects.
 func (k Key) Variant(fields []VaryField) Key {

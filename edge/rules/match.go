@@ -26,6 +26,9 @@ type Request struct {
 	// Header.
 	CrossOrigin bool
 	Table       *Table // counts for limits; nil means that nothing is counted
+	// Country returns the country of a client (ISO 3166-1 alpha-2), or "". nil means that none is
+	// known.
+	Country func(netip.Addr) string
 
 	clean  string     // Path as conditions see it
 	sent   string     // Query as the client sent it; checks remove tokens from Query
@@ -44,6 +47,7 @@ type Match struct {
 	Cookies   []Field
 	Networks  []netip.Prefix
 	Crawlers  []string // classes, such as CrawlerAI
+	Countries []string // of the client; ISO 3166-1 alpha-2
 }
 
 // Field is a condition on a named value. With Absent, the request must have no value of that name.
@@ -94,7 +98,7 @@ func (m *Match) target(r *Request) (matched *Pattern, ok bool) {
 
 // needsMore reports whether there are conditions on more than method, target and protocol.
 func (m *Match) needsMore() bool {
-	return len(m.Header)+len(m.Cookies)+len(m.Networks)+len(m.Crawlers) > 0
+	return len(m.Header)+len(m.Cookies)+len(m.Networks)+len(m.Crawlers)+len(m.Countries) > 0
 }
 
 // rest reports whether the conditions hold that target doesn't check.
@@ -111,6 +115,9 @@ func (m *Match) rest(r *Request) bool {
 	}
 	if len(m.Crawlers) > 0 && !slices.ContainsFunc(m.Crawlers,
 		func(class string) bool { return isCrawler(class, r.Header) }) {
+		return false
+	}
+	if len(m.Countries) > 0 && (r.Country == nil || !slices.Contains(m.Countries, r.Country(r.Client))) {
 		return false
 	}
 	client := r.Client.Unmap()

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -27,6 +28,7 @@ type Actions struct {
 	Request  Fields // of the request to the origin
 	Response Fields // of the response to the client
 	Cache    Cache
+	Pages    *ErrorPages
 }
 
 // Redirect sends the client elsewhere.
@@ -57,6 +59,9 @@ type Cache struct {
 	Bypass bool           // the request is passed to the origin and nothing is stored
 	// NoQuery leaves the query out of the key and of the request to the origin.
 	NoQuery bool
+	Key     *Key
+	// Origin is the name of one of the site's origins. "" means the site's own.
+	Origin string
 }
 
 // Fields are changes of a header: Remove first, then Default, Set and Add. Default sets fields that
@@ -107,6 +112,7 @@ type Outcome struct {
 	Request []*Fields
 	Header  []*Fields // of the response
 	Cache   Cache
+	Pages   []*ErrorPages
 }
 
 // Limits of a site: all its rules, and those that have settings for the cache or change response
@@ -122,6 +128,7 @@ type Set struct {
 	shapes []uint64 // by rule: its bit in Outcome.Shape
 	// byOrigin means that responses depend on the field Origin.
 	byOrigin bool
+	marks    bool // a rule adds something to keys
 }
 
 // NewSet returns the Set of rules. The caller must not use rules afterwards. NewSet returns an
@@ -133,6 +140,7 @@ func NewSet(rules []Rule) (*Set, error) {
 	s := &Set{rules: rules, shapes: make([]uint64, len(rules))}
 	n := 0
 	for i := range rules {
+		s.marks = s.marks || rules[i].Cache.Origin != "" || rules[i].Cache.Key.HasValues()
 		s.byOrigin = s.byOrigin || rules[i].CORS != nil && !rules[i].CORS.any
 		if r := &rules[i]; r.Response.Empty() && r.Cache.empty() && r.CORS == nil && r.Security == nil {
 			continue
@@ -158,6 +166,9 @@ func (s *Set) Len() int {
 	return len(s.rules)
 }
 
+// Marks reports whether a rule adds something to the keys of stored responses.
+func (s *Set) Marks() bool { return s != nil && s.marks }
+
 // matching is a rule that matches a request.
 type matching struct {
 	rule  *Rule
@@ -178,6 +189,7 @@ func (s *Set) Evaluate(r *Request) *Outcome {
 			o.Rules = append(o.Rules, rule.Name)
 		}
 	}
+	o.addPages(found)
 	if o.check(found, r); o.Response == nil {
 		o.act(found, r)
 	}
@@ -289,7 +301,7 @@ func (o *Outcome) take(rule *Rule, path *Pattern, r *Request) {
 	o.Cache.merge(&rule.Cache)
 }
 
-func (c *Cache) empty() bool { return c.TTL == nil && !c.Bypass && !c.NoQuery }
+func (c *Cache) empty() bool { return *c == Cache{} }
 
 func (c *Cache) merge(later *Cache) {
 	if later.TTL != nil {
@@ -297,6 +309,10 @@ func (c *Cache) merge(later *Cache) {
 	}
 	c.Bypass = c.Bypass || later.Bypass
 	c.NoQuery = c.NoQuery || later.NoQuery
+	if later.Key != nil {
+		c.Key = later.Key
+	}
+	c.Origin = cmp.Or(later.Origin, c.Origin)
 }
 
 // response returns the response of a rule that ends the request.

@@ -90,7 +90,8 @@ func TestPathSpellings(t *testing.T) {
 func TestConditions(t *testing.T) {
 	fin := glob(t, "fi*")
 	r := &Request{Method: "GET", Secure: true, Host: "www.example.com", Path: "/a", Query: "?x=1&y=%20&x=2",
-		Protocol: 2, Client: netip.MustParseAddr("::ffff:192.0.2.7"), Header: http.Header{
+		Protocol: 2, Client: netip.MustParseAddr("::ffff:192.0.2.7"), Country: func(netip.Addr) string { return "FI" },
+		Header: http.Header{
 			"Accept-Language": {"fi-FI"}, "Cookie": {"a=1; lang=fi", `beta="yes"`}}}
 	two, yes, space := glob(t, "2"), glob(t, "yes"), glob(t, " ")
 	for name, c := range map[string]struct {
@@ -116,6 +117,8 @@ func TestConditions(t *testing.T) {
 		"cookie":          {Match{Cookies: []Field{{Name: "beta", Value: &yes}}}, true},
 		"network":         {Match{Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, true},
 		"other network":   {Match{Networks: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}}, false},
+		"country":         {Match{Countries: []string{"SE", "FI"}}, true},
+		"other country":   {Match{Countries: []string{"SE"}}, false},
 		"all but the one": {Match{Methods: []string{"GET"}, Header: []Field{{Name: "X"}}}, false},
 	} {
 		s := mustSet(t, []Rule{{Name: "x", Match: c.m, Actions: Actions{Cache: Cache{Bypass: true}}}})

@@ -99,9 +99,11 @@ func (s *Set) Named(name string) *Site {
 func (s *Set) Origins() []origin.Status {
 	var pools []*origin.Pool
 	for _, site := range s.List {
-		for _, p := range []*origin.Pool{site.Origin.Origin, site.Origin.Ring, site.Origin.Shield} {
-			if p != nil && !slices.Contains(pools, p) {
-				pools = append(pools, p)
+		for r := range site.Routes {
+			for _, p := range []*origin.Pool{r.Origin, r.Ring, r.Shield} {
+				if p != nil && !slices.Contains(pools, p) {
+					pools = append(pools, p)
+				}
 			}
 		}
 	}

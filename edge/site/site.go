@@ -2,7 +2,8 @@ package site
 
 import (
 	"maps"
-	"path"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,17 @@ type Site struct {
 	// cache. Fields are changes to the header fields of responses.
 	Bypass bool
 	Fields []*rules.Fields
+
+	// Origins are further origins, by name, that rules choose. OriginName is the name of Origin, if
+	// that is one of them. KeyRule is what a rule says of the key, or nil.
+	Origins    map[string]*origin.Route
+	OriginName string
+	KeyRule    *rules.Key
+
+	// Country returns the country of a client for rules, or "". nil means that no rule needs it.
+	Country func(netip.Addr) string
+
+	mark string // the result of KeyMark, unless that depends on the request
 
 	known *known
 }
@@ -84,10 +96,18 @@ func (s *Site) Under(o *rules.Outcome) *Site {
 			return c
 		}
 	}
-	c := &Site{Name: s.Name, Hosts: s.Hosts, Origin: s.Origin, Policy: s.Policy, MaxObject: s.MaxObject, Slice: s.Slice,
-		IgnoreQuery: s.IgnoreQuery, PassFields: s.PassFields, Redirect: s.Redirect, HSTS: s.HSTS, Compress: s.Compress,
-		Fields: o.Header,
-		Bypass: o.Cache.Bypass}
+	c := new(Site)
+	*c = *s
+	c.known, c.Fields, c.Bypass, c.KeyRule = nil, o.Header, o.Cache.Bypass, o.Cache.Key
+	if r := s.Origins[o.Cache.Origin]; r != nil {
+		c.Origin, c.OriginName = r, o.Cache.Origin
+	}
+	if !c.KeyRule.HasValues() {
+		c.mark, _ = c.KeyMark(nil)
+	}
+	if k := c.KeyRule; k != nil {
+		c.IgnoreQuery = slices.Concat(s.IgnoreQuery, k.Drop)
+	}
 	if ttl := o.Cache.TTL; ttl != nil {
 		c.Policy.TTL = *ttl
 		c.Bypass = c.Bypass || *ttl == 0
@@ -126,7 +146,9 @@ func (s *Site) Bucket() *origin.S3 {
 }
 
 // ReducesQuery reports whether the site may ignore query parameters.
-func (s *Site) ReducesQuery() bool { return len(s.IgnoreQuery) > 0 || s.Bucket() != nil }
+func (s *Site) ReducesQuery() bool {
+	return len(s.IgnoreQuery) > 0 || s.Bucket() != nil || s.KeyRule != nil && len(s.KeyRule.Keep) > 0
+}
 
 // Reduce removes the query parameters that the site ignores from a target. What is not part of the
 // key isn't sent to the origin either.
@@ -157,10 +179,8 @@ func (s *Site) ignores(name string) bool {
 	if b := s.Bucket(); b != nil && !b.Allows(name) {
 		return true
 	}
-	for _, glob := range s.IgnoreQuery {
-		if ok, _ := path.Match(glob, name); ok {
-			return true
-		}
+	if s.KeyRule != nil && len(s.KeyRule.Keep) > 0 && !matchesAny(s.KeyRule.Keep, name) {
+		return true
 	}
-	return false
+	return matchesAny(s.IgnoreQuery, name)
 }

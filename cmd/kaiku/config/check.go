@@ -95,10 +95,11 @@ func (f *Fleet) checkSites() {
 				hosts[key] = cmp.Or(s.Name, at)
 			}
 		}
-		f.checkOrigin(at, s)
+		f.checkOrigins(at, s)
 		f.checkCache(at+".cache", s.Cache)
 		f.checkRules(at+".rules", s.Rules)
 		f.checkCompress(at+".compress", s.Compress)
+		f.checkCountries(at, s)
 	}
 }
 
@@ -117,11 +118,9 @@ func IsHost(h string) bool {
 	return len(h) <= 253 && strings.Trim(last, "0123456789") != "" // refuses 192.0.2.400, for example
 }
 
-func (f *Fleet) checkOrigin(site string, s *Site) {
-	at := site + ".origin"
-	o := &s.Origin
+func (f *Fleet) checkOrigin(at string, s *Site, o *Origin) {
 	if len(o.Servers) == 0 {
-		f.errorf(at+".servers", "site %s has no origin: give it servers", cmp.Or(s.Name, site))
+		f.errorf(at+".servers", "site %s has no origin: give it servers", cmp.Or(s.Name, parent(at)))
 	}
 	primaries, seen := 0, map[string]bool{}
 	for i, srv := range o.Servers {

@@ -63,18 +63,26 @@ func (f *Fleet) namedFiles() []namedFile {
 		add("tls.acme.ca", a.CA, false, checkAuthorities)
 	}
 	for i, s := range f.Sites {
-		at := fmt.Sprintf("sites[%d].origin", i)
-		add(at+".ca", s.Origin.CA, false, checkAuthorities)
-		if c := s.Origin.ClientCertificate; c != nil {
-			pair(at+".client_certificate", *c)
-		}
-		if a := s.Origin.Auth; a != nil {
-			add(at+".auth.secret", a.Secret, true, oneSecret)
-		}
-		if b := s.Origin.S3; b != nil {
-			add(at+".s3.credentials", b.Credentials, true, checkS3Key)
+		for name, o := range s.AllOrigins() {
+			at := fmt.Sprintf("sites[%d].%s", i, name)
+			add(at+".ca", o.CA, false, checkAuthorities)
+			if c := o.ClientCertificate; c != nil {
+				pair(at+".client_certificate", *c)
+			}
+			if a := o.Auth; a != nil {
+				add(at+".auth.secret", a.Secret, true, oneSecret)
+			}
+			if b := o.S3; b != nil {
+				add(at+".s3.credentials", b.Credentials, true, checkS3Key)
+			}
 		}
 		for j := range s.Rules {
+			if e := s.Rules[j].ErrorPages; e != nil {
+				for status, file := range e.Files {
+					add(fmt.Sprintf("sites[%d].rules[%d].error_pages.files.%d", i, j, status), file, false,
+						checkErrorPage)
+				}
+			}
 			for _, r := range s.Rules[j].Files() {
 				add(fmt.Sprintf("sites[%d].rules[%d].%s", i, j, r.Key), r.File, true, r.check)
 			}

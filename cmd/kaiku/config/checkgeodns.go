@@ -183,12 +183,14 @@ func didYouMean(host string, zones []string) string {
 // name is in does not have it.
 func (f *Fleet) checkOriginNames(s *geodns.Server, zones []string) {
 	for i := range f.Sites {
-		for j, server := range f.Sites[i].Origin.Servers {
-			host := LowerHosts([]string{server.URL.Hostname()})[0]
-			if InZone(zones, host) && !s.Leads(host) {
-				f.warnf(fmt.Sprintf("sites[%d].origin.servers[%d]", i, j),
-					"the zone has no name %s, so that edges don't find the server: put its address into the zone file",
-					host)
+		for at, o := range f.Sites[i].AllOrigins() {
+			for j, server := range o.Servers {
+				host := LowerHosts([]string{o.S3Server(server).Hostname()})[0]
+				if InZone(zones, host) && !s.Leads(host) {
+					f.warnf(fmt.Sprintf("sites[%d].%s.servers[%d]", i, at, j),
+						"the zone has no name %s, so that edges don't find the server: put its address into the zone file",
+						host)
+				}
 			}
 		}
 	}

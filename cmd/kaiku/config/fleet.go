@@ -39,12 +39,13 @@ type LogSettings struct {
 
 // Site is a set of hosts that edges serve from one origin.
 type Site struct {
-	Name   string    `yaml:"name"`
-	Hosts  []string  `yaml:"hosts"`
-	Origin Origin    `yaml:"origin"`
-	Cache  Cache     `yaml:"cache"`
-	HTTPS  SiteHTTPS `yaml:"https"`
-	Rules  []Rule    `yaml:"rules"`
+	Name    string            `yaml:"name"`
+	Hosts   []string          `yaml:"hosts"`
+	Origin  Origin            `yaml:"origin"`
+	Origins map[string]Origin `yaml:"origins"` // more origins, which rules choose
+	Cache   Cache             `yaml:"cache"`
+	HTTPS   SiteHTTPS         `yaml:"https"`
+	Rules   []Rule            `yaml:"rules"`
 
 	Compress *Compress `yaml:"compress"` // nil means off
 }

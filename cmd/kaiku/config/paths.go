@@ -74,8 +74,10 @@ func (f *Fleet) Watched() []string {
 		files = append(files, f.Path(f.Secrets.AdminToken))
 	}
 	for _, s := range f.Sites {
-		if s.Origin.S3 != nil {
-			files = append(files, f.Path(s.Origin.S3.Credentials))
+		for _, o := range s.AllOrigins() {
+			if o.S3 != nil {
+				files = append(files, f.Path(o.S3.Credentials))
+			}
 		}
 	}
 	for _, t := range f.Secrets.Tokens {

@@ -35,7 +35,7 @@ func Reachable(listen string, n *Node) string {
 
 // HasPeers reports whether a node's edge sends requests to other edges, or gets requests from them.
 func (f *Fleet) HasPeers(n *Node) bool {
-	if slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Origin.Shield != "" }) {
+	if slices.ContainsFunc(f.Sites, func(s Site) bool { return s.HasShield() }) {
 		return true
 	}
 	return slices.ContainsFunc(f.Nodes, func(o Node) bool {

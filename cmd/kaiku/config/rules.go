@@ -32,7 +32,10 @@ type Rule struct {
 	Rewrite   *Rewrite     `yaml:"rewrite"`
 	Request   FieldChanges `yaml:"request"`
 	Response  FieldChanges `yaml:"response"`
+	Origin    string       `yaml:"origin"` // the name of one of the site's origins
 	Cache     RuleCache    `yaml:"cache"`
+
+	ErrorPages *ErrorPages `yaml:"error_pages"`
 }
 
 // Match has the conditions of a rule.
@@ -48,6 +51,7 @@ type Match struct {
 	Without    Without           `yaml:"without"`
 	Network    []netip.Prefix    `yaml:"network"`
 	Crawler    []string          `yaml:"crawler"`
+	Country    []string          `yaml:"country"` // ISO 3166-1 alpha-2
 }
 
 // Without has the names of query parameters, header fields and cookies that a request must
@@ -96,6 +100,7 @@ type RuleCache struct {
 	TTL         *Duration `yaml:"ttl"`
 	Bypass      bool      `yaml:"bypass"`
 	IgnoreQuery bool      `yaml:"ignore_query"`
+	Key         *CacheKey `yaml:"key"`
 }
 
 // fixedFields are the header fields that rules can't change: they frame messages, belong to one
@@ -185,7 +190,8 @@ func (m *ruleMaker) rule(at, name string, r *Rule) (out rules.Rule) {
 		out.Auth = m.auth(at+".basic_auth", name, r.BasicAuth)
 	}
 	out.Request, out.Response = m.fields(at+".request", &r.Request), m.fields(at+".response", &r.Response)
-	out.Cache = rules.Cache{Bypass: r.Cache.Bypass, NoQuery: r.Cache.IgnoreQuery}
+	out.Cache = rules.Cache{Bypass: r.Cache.Bypass, NoQuery: r.Cache.IgnoreQuery, Origin: r.Origin,
+		Key: m.key(at+".cache.key", r.Cache.Key)}
 	if ttl := r.Cache.TTL; ttl != nil {
 		d := time.Duration(*ttl)
 		out.Cache.TTL = &d
@@ -193,7 +199,9 @@ func (m *ruleMaker) rule(at, name string, r *Rule) (out rules.Rule) {
 			m.errorf(at+".cache.ttl", "bypass stores nothing: leave one of the two out")
 		}
 	}
-	goesOn := out.Rewrite != nil || !out.Request.Empty() || !out.Response.Empty() || out.Cache != rules.Cache{}
+	out.Pages = m.errorPages(at+".error_pages", r.ErrorPages)
+	goesOn := out.Pages != nil || out.Rewrite != nil || !out.Request.Empty() || !out.Response.Empty() ||
+		out.Cache != rules.Cache{}
 	switch {
 	case ends > 1:
 		m.errorf(at, "want one of deny, respond and redirect")
@@ -259,7 +267,7 @@ func (m *ruleMaker) match(at string, in *Match, out *rules.Match) (captures int)
 	out.Query = m.named(at+".query", in.Query, in.Without.Query)
 	out.Header = m.named(at+".header", in.Header, in.Without.Header)
 	out.Cookies = m.named(at+".cookie", in.Cookie, in.Without.Cookie)
-	out.Networks, out.Crawlers = in.Network, in.Crawler
+	out.Networks, out.Crawlers, out.Countries = in.Network, in.Crawler, in.Country
 	for i, class := range in.Crawler {
 		if known := rules.CrawlerClasses(); !slices.Contains(known, class) {
 			m.errorf(fmt.Sprintf("%s.crawler[%d]", at, i), "%q is unknown: %s", class, words.Suggest(class, known))

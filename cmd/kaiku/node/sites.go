@@ -21,6 +21,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/fleet"
+	"github.com/kaiku-cdn/kaiku/geodns"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -28,6 +29,8 @@ import (
 type siteSet struct {
 	sites []*site.Site
 	pools map[string]*origin.Pool // by madeFrom or edgesFrom
+
+	countries *geodns.Countries // nil if no rule needs them
 }
 
 // siteMaker makes the sites of a fleet file for one node.
@@ -46,6 +49,13 @@ type siteMaker struct {
 // make makes the sites. If it fails, it closes everything that it made.
 func (m *siteMaker) make() (siteSet, error) {
 	m.made.pools = map[string]*origin.Pool{}
+	if m.fleet.UsesCountries() {
+		var err error
+		m.made.countries, err = geodns.OpenCountries(m.fleet.LocalFile(m.fleet.GeoDNS.GeoIP), m.before.countries)
+		if err != nil {
+			return siteSet{}, err
+		}
+	}
 	for i := range m.fleet.Sites {
 		if err := m.site(&m.fleet.Sites[i]); err != nil {
 			m.made.close(m.before)
@@ -79,57 +89,81 @@ func (m *siteMaker) site(s *config.Site) error {
 	}
 	site.Compress = s.Compress.Config()
 	site.Redirect, site.HSTS = s.HTTPS.Redirect, s.HTTPS.HSTS.Value()
+	if m.made.countries != nil {
+		site.Country = m.made.countries.Of
+	}
 	var err error
 	if site.Rules, err = m.fleet.SiteRules(s); err != nil {
 		return err
 	}
-	pool, err := OriginPool(m.fleet, s)
-	if err != nil {
+	if site.Origin, err = m.route(s, "", &s.Origin); err != nil {
 		return err
 	}
-	pool.Dial, pool.Log = m.dial, m.log
-	from, err := madeFrom(m.fleet, s)
-	if err != nil {
-		return err
-	}
-	r := &origin.Route{}
-	if r.Origin, err = m.start(from, pool); err != nil {
-		return err
-	}
-	if m.peers != nil && s.Origin.Shield != m.node.Name {
-		// the shield stands before everybody else, so that nobody stands before it
-		if ring := m.ring(); ring != nil {
-			if r.Ring, err = m.start(edgesFrom(ring), ring); err != nil {
-				return err
-			}
+	for name, o := range s.Origins {
+		r, err := m.route(s, name, &o)
+		if err != nil {
+			return fmt.Errorf("origin %s: %w", name, err)
 		}
-		if s.Origin.Shield != "" {
-			shield := m.edgePool("shield "+s.Origin.Shield, m.fleet.Node(s.Origin.Shield))
-			if r.Shield, err = m.start(edgesFrom(shield), shield); err != nil {
-				return err
-			}
+		if site.Origins == nil {
+			site.Origins = map[string]*origin.Route{}
 		}
+		site.Origins[name] = r
 	}
-	site.Origin = r
 	m.made.sites = append(m.made.sites, site)
 	return nil
 }
 
-// madeFrom returns all settings of a site's pool: those of the fleet file, and the content of the
-// files that it names.
-func madeFrom(f *config.Fleet, s *config.Site) (string, error) {
-	b, err := json.Marshal([]any{s.Name, probeHost(s), s.Origin})
+// route makes the route to one of a site's origins. name is "" for the site's own.
+func (m *siteMaker) route(s *config.Site, name string, o *config.Origin) (*origin.Route, error) {
+	pool, err := poolOf(m.fleet, s, o)
+	if err != nil {
+		return nil, err
+	}
+	if name != "" {
+		pool.Name += "/" + name
+	}
+	pool.Dial, pool.Log = m.dial, m.log
+	from, err := madeFrom(m.fleet, pool.Name, s, o)
+	if err != nil {
+		return nil, err
+	}
+	r := &origin.Route{}
+	if r.Origin, err = m.start(from, pool); err != nil {
+		return nil, err
+	}
+	if m.peers == nil || o.Shield == m.node.Name {
+		return r, nil // the shield stands before everybody else, so that nobody stands before it
+	}
+	if ring := m.ring(); ring != nil {
+		if r.Ring, err = m.start(edgesFrom(ring), ring); err != nil {
+			return nil, err
+		}
+	}
+	if o.Shield != "" {
+		shield := m.edgePool("shield "+o.Shield, m.fleet.Node(o.Shield))
+		if r.Shield, err = m.start(edgesFrom(shield), shield); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// madeFrom returns all settings of the pool of one of a site's origins: those of the fleet file,
+// and
+// the content of the files that it names.
+func madeFrom(f *config.Fleet, name string, s *config.Site, o *config.Origin) (string, error) {
+	b, err := json.Marshal([]any{name, probeHost(s), o})
 	if err != nil {
 		return "", err
 	}
-	files := []string{s.Origin.CA}
-	if c := s.Origin.ClientCertificate; c != nil {
+	files := []string{o.CA}
+	if c := o.ClientCertificate; c != nil {
 		files = append(files, c.Cert, c.Key)
 	}
-	if a := s.Origin.Auth; a != nil {
+	if a := o.Auth; a != nil {
 		files = append(files, a.Secret)
 	}
-	if b := s.Origin.S3; b != nil {
+	if b := o.S3; b != nil {
 		files = append(files, b.Credentials)
 	}
 	for _, name := range files {
@@ -196,13 +230,17 @@ func (m *siteMaker) edgePool(name string, nodes ...*config.Node) *origin.Pool {
 // peerPatience returns how long another edge may take to respond, and to continue a body: as long
 // as the slowest of the origins that it may have to wait for.
 func peerPatience(f *config.Fleet) (firstByte, betweenBytes time.Duration) {
-	for _, s := range f.Sites {
-		o := s.Origin
+	add := func(o *config.Origin) {
 		connect := cmp.Or(o.ConnectTimeout, config.Duration(5*time.Second))
 		once := cmp.Or(o.FirstByteTimeout, config.Duration(30*time.Second)) + connect + cmp.Or(o.TLSTimeout, connect)
-		firstByte = max(firstByte, time.Duration(once)*time.Duration(retriesOf(&o)+1)+
+		firstByte = max(firstByte, time.Duration(once)*time.Duration(retriesOf(o)+1)+
 			time.Duration(cmp.Or(o.QueueTimeout, config.Duration(5*time.Second))))
 		betweenBytes = max(betweenBytes, time.Duration(cmp.Or(o.BetweenBytesTimeout, config.Duration(time.Minute))))
+	}
+	for _, s := range f.Sites {
+		for _, o := range s.AllOrigins() {
+			add(o)
+		}
 	}
 	return firstByte + 10*time.Second, betweenBytes + 5*time.Second
 }
@@ -260,7 +298,11 @@ func retriesOf(o *config.Origin) int {
 
 // OriginPool returns the pool of a site's origin servers.
 func OriginPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
-	o := &s.Origin
+	return poolOf(f, s, &s.Origin)
+}
+
+// poolOf returns the pool of one of a site's origins.
+func poolOf(f *config.Fleet, s *config.Site, o *config.Origin) (*origin.Pool, error) {
 	balance, err := origin.ParseBalance(o.Balance)
 	if err != nil {
 		return nil, err
