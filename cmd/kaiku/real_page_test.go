@@ -5,19 +5,24 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
+	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
 // tab is a tab of Chromium, which the test drives through a pair of pipes.
@@ -173,15 +178,17 @@ func (b *tab) screen(width, height int, scheme string) {
 		"value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"}}}, nil)
 }
 
-// shoot writes a picture of the whole page into the folder of KAIKU_SCREENSHOTS, if that is set.
+// shoot writes a picture of the screen into the folder of KAIKU_SCREENSHOTS, if that is set.
 func (b *tab) shoot(name string) {
 	b.t.Helper()
 	dir := os.Getenv("KAIKU_SCREENSHOTS")
 	if dir == "" {
 		return
 	}
+	b.eval("scrollTo(0, 0)")
+	b.until("document.querySelectorAll('#arcs path').length > 5 && /[1-9]/.test(document.querySelector('#rows .num').textContent)")
 	var out struct{ Data string }
-	b.call("Page.captureScreenshot", map[string]any{"format": "png", "captureBeyondViewport": true}, &out)
+	b.call("Page.captureScreenshot", map[string]any{"format": "png"}, &out)
 	picture, err := base64.StdEncoding.DecodeString(out.Data)
 	if err != nil {
 		b.t.Fatal(err)
@@ -189,6 +196,35 @@ func (b *tab) shoot(name string) {
 	if err := os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o600); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// visit looks up the site's name from several countries, and gets objects from all edges, until the
+// test ends.
+func (f *pageFleet) visit() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	f.t.Cleanup(func() {
+		cancel()
+		work.Wait()
+	})
+	networks := []string{"193.166.0.0/16", "130.237.0.0/16", "129.187.0.0/16", "151.100.0.0/16", "128.112.0.0/16",
+		"143.107.0.0/16", "133.11.0.0/16", "129.94.0.0/16", "146.141.0.0/16", "142.150.0.0/16"}
+	work.Go(func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			// an answer that doesn't come is asked for again
+			_, _ = geodns.Lookup(ctx, f.dns, "www.example.com", netip.MustParsePrefix(networks[n%(1+n%len(networks))]))
+			url := fmt.Sprintf("http://%s/%d", f.http[pageNodes[n%3]], n%40)
+			r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+			if err == nil {
+				r.Host = "www.example.com"
+				if resp, err := http.DefaultClient.Do(r); err == nil {
+					_, _ = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
 }
 
 // An operator signs in, purges, sees the purge done on all edges, and drains a node, with the
@@ -205,6 +241,7 @@ func TestRealPage(t *testing.T) {
 			return err == nil
 		})
 	}
+	f.visit()
 	b := openTab(t)
 	b.screen(1280, 900, "light")
 	b.call("Page.navigate", map[string]any{"url": "http://" + f.admin["nyc1"] + "/"}, nil)
@@ -250,7 +287,7 @@ func TestRealPage(t *testing.T) {
 	for _, look := range []struct {
 		name, scheme  string
 		width, height int
-	}{{"fleet-light", "light", 1280, 900}, {"fleet-dark", "dark", 1280, 900}, {"fleet-phone", "light", 390, 844}} {
+	}{{"page-light", "light", 1280, 790}, {"page-dark", "dark", 1280, 790}, {"page-phone", "light", 390, 844}} {
 		b.screen(look.width, look.height, look.scheme)
 		if got := b.eval("document.documentElement.scrollWidth <= innerWidth"); got != "true" {
 			t.Errorf("the page is wider than a screen of %d pixels", look.width)
@@ -261,6 +298,9 @@ func TestRealPage(t *testing.T) {
 	b.tabTo("e.id === 'signout'")
 	b.press("Enter", 13)
 	b.until("document.activeElement && document.activeElement.id === 'token'")
+	if got := b.eval("document.querySelectorAll('#rows tr, #dots *, #problems *, #url-result *').length"); got != "0" {
+		t.Errorf("after signing out, %s elements of the fleet are left", got)
+	}
 	b.write("see-only")
 	b.press("Enter", 13)
 	b.until("document.querySelectorAll('#rows tr').length === 3")

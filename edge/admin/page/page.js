@@ -20,7 +20,9 @@ const svg = (name, attributes, ...children) => set(document.createElementNS(SVG,
 function text(node, value) { if (node.textContent !== value) node.textContent = value; }
 
 // Numbers as people read them.
-const digits = (v, n) => v.toLocaleString("en", { maximumFractionDigits: n });
+const formats = [0, 1, 2].map(n => new Intl.NumberFormat("en", { maximumFractionDigits: n }));
+const digits = (v, n) => formats[n].format(v);
+const order = new Intl.Collator("en", { numeric: true }).compare;
 const three = v => digits(v, v >= 100 ? 0 : v >= 10 ? 1 : 2);
 function scaled(v, step, units) {
   let i = 0;
@@ -74,6 +76,7 @@ const may = scope => session && (session.scopes || []).includes(scope);
 
 function showSignIn(why) {
   stream.stop();
+  forget();
   session = null;
   $("fleet").hidden = $("nav").hidden = $("signout").hidden = true;
   $("signin").hidden = false;
@@ -81,6 +84,25 @@ function showSignIn(why) {
   text($("signin-error"), why || "");
   text($("who"), "");
   $("token").focus();
+}
+
+// forget removes what the last session has shown.
+function forget() {
+  following++;
+  nodes.clear();
+  rows.clear();
+  dots.clear();
+  points = [];
+  lastEvent = null;
+  if (frame) cancelAnimationFrame(frame);
+  frame = 0;
+  drawnArcs = drawnLabels = drawnSites = "";
+  for (const id of ["rows", "dots", "arcs", "labels", "site-rows", "clients", "problems", "legend", "url-result", "client-result"]) {
+    $(id).replaceChildren();
+    delete $(id).dataset.said;
+  }
+  $("purge-result").hidden = true;
+  for (const form of [$("purge-form"), $("url-form"), $("client-form")]) form.reset();
 }
 
 async function begin() {
@@ -391,9 +413,20 @@ function drawArcs(served) {
     if (!ends.has(s.country)) ends.set(s.country, [x2, y2]);
     return svg("path", { class: "arc", "stroke-width": (1 + 3 * Math.sqrt(s.n / most)).toFixed(1), d: `M${x1.toFixed(1)} ${y1.toFixed(1)}Q${((x1 + x2) / 2).toFixed(1)} ${((y1 + y2) / 2 - bend).toFixed(1)} ${x2.toFixed(1)} ${y2.toFixed(1)}` });
   });
+  // A name has its place unless it would lie over a node, or over the name of another one.
+  const large = matchMedia("(max-width: 40rem)").matches ? 2 : 1, taken = [];
+  for (const n of nodes.values()) {
+    if (!placed(n) || ends.size > 40) continue;
+    const [x, y] = project(...n.location);
+    taken.push([x - 9, y - 9, x + 9, y + 9], [x + 8, y - 7 - 12 * large, x + 8 + 8 * large * n.node.length, y - 5]);
+  }
   for (const [country, [x, y]] of ends) {
+    const name = countryName(country), half = 3.3 * large * name.length, low = y + 5 + 12 * large;
+    const box = [x - half, low - 11 * large, x + half, low + 2];
     paths.push(svg("circle", { class: "place", cx: x.toFixed(1), cy: y.toFixed(1), r: 3 }));
-    if (ends.size <= 12) paths.push(svg("text", { class: "label country", x: x.toFixed(1), y: (y + 17).toFixed(1), "text-anchor": "middle" }, countryName(country)));
+    if (ends.size > 40 || taken.some(t => t[0] < box[2] && box[0] < t[2] && t[1] < box[3] && box[1] < t[3])) continue;
+    taken.push(box);
+    paths.push(svg("text", { class: "label country", x: x.toFixed(1), y: low.toFixed(1), "text-anchor": "middle" }, name));
   }
   set($("arcs"), {}, paths);
 }
@@ -521,13 +554,13 @@ function drawRows(all) {
   const list = all.filter(n => {
     const line = [n.node, n.region, stateOf(n)[1], ...(n.roles || [])].join(" ").toLowerCase();
     return words.every(w => line.includes(w));
-  }).sort((a, b) => rank[stateOf(a)[0]] - rank[stateOf(b)[0]] || a.node.localeCompare(b.node, "en", { numeric: true }));
+  }).sort((a, b) => rank[stateOf(a)[0]] - rank[stateOf(b)[0]] || order(a.node, b.node));
   const shown = showAll ? list : list.slice(0, firstRows);
-  const order = shown.map(n => (!changed || changed.has(n.node) || !rows.has(n.node) || downAt.size ? fillRow(n) : rows.get(n.node)).tr);
+  const trs = shown.map(n => (!changed || changed.has(n.node) || !rows.has(n.node) || downAt.size ? fillRow(n) : rows.get(n.node)).tr);
   const body = $("rows");
-  if (order.length !== body.children.length || order.some((tr, i) => body.children[i] !== tr)) {
+  if (trs.length !== body.children.length || trs.some((tr, i) => body.children[i] !== tr)) {
     const focused = document.activeElement;
-    body.replaceChildren(...order);
+    body.replaceChildren(...trs);
     if (focused && body.contains(focused)) focused.focus({ preventScroll: true });
   }
   $("actions-head").hidden = !(may("drain") && session.fleet);
@@ -559,7 +592,7 @@ function sitesOf(all) {
       else of.bad.push({ node: n.node, up: s.up, servers: s.servers, why: s.why || "" });
     }
   }
-  return [...by.values()].sort((a, b) => b.bad.length - a.bad.length || a.site.localeCompare(b.site));
+  return [...by.values()].sort((a, b) => b.bad.length - a.bad.length || order(a.site, b.site));
 }
 
 function drawSites(all) {
