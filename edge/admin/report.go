@@ -107,12 +107,13 @@ type totals struct {
 	origin uint64
 }
 
-// Serve measures until ctx ends.
+// Serve measures until ctx ends. If ctx has ended before, the node failed to start, and Serve
+// publishes nothing.
 func (r *Reporter) Serve(ctx context.Context) error {
 	tick := time.NewTicker(measureEvery)
 	defer tick.Stop()
 	window, due := []totals{}, false
-	for n := 0; ; n++ {
+	for n := 0; ctx.Err() == nil; n++ {
 		var report Report
 		report, window = r.measure(time.Now(), window)
 		r.last.Store(&report)
@@ -122,10 +123,10 @@ func (r *Reporter) Serve(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-tick.C:
 		}
 	}
+	return nil
 }
 
 // measure returns a report. window has the totals of the last measurements, the oldest first.

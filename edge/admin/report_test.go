@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -101,5 +102,19 @@ func TestQuantile(t *testing.T) {
 		if got := quantile(counts, q); got < want[0] || got > want[1] {
 			t.Errorf("%v: %v, want %v", q, got, want)
 		}
+	}
+}
+
+// A node that fails to start serves its parts with a context that has ended. Its reporter has
+// nothing to publish to.
+func TestReporterThatNeverRan(t *testing.T) {
+	ended, end := context.WithCancel(t.Context())
+	end()
+	r := &Reporter{Publish: func(Report) error {
+		t.Error("a report is published")
+		return nil
+	}}
+	if err := r.Serve(ended); err != nil {
+		t.Error(err)
 	}
 }
