@@ -18,8 +18,7 @@ func (o *Outcome) ErrorPage(status int, own bool) []byte {
 }
 
 // addPages adds the pages of the matching rules, up to the first that ends the request. They are
-// for
-// failed checks too.
+// for failed checks too.
 func (o *Outcome) addPages(found []matching) {
 	for _, m := range found {
 		if m.rule.ends() {
