@@ -65,6 +65,9 @@ func (h handler) Answer(x *front.Exchange) {
 		return
 	}
 	x.SetSite(of.Name)
+	if of.ServerTiming {
+		x.SetServerTiming()
+	}
 	h.setHSTS(x, of)
 	switch {
 	case !x.Peer && h.purger.IsPurge(r):

@@ -283,6 +283,9 @@ func (s *Hits) newLaneHit(e *entry, site *site.Site, c *front.Conn, form headFor
 			fields["Strict-Transport-Security"] = []string{site.HSTS}
 		}
 	}
+	if site.ServerTiming {
+		fields["Server-Timing"] = []string{front.LaneTiming}
+	}
 	for _, change := range site.Fields {
 		change.Apply(fields)
 	}

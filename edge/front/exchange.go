@@ -54,6 +54,8 @@ type Exchange struct {
 	place    *list.Element // in list, or nil; the watchdog's mu guards these four
 	cache    httpcache.Status
 	id       string // of a request that got an error page; in the access log
+	timing   bool   // the response has Server-Timing
+	began    time.Time
 
 	pages func(status int, own bool) []byte // of the site, in place of the bodies of errors; nil for none
 	isOwn bool                              // the response is an error of the edge itself
@@ -72,6 +74,9 @@ func (r *Exchange) WriteHeader(status int) {
 			r.body.answer(h)
 		}
 		r.replaceError(status)
+		if status >= 200 {
+			r.addServerTiming(h)
+		}
 		if _, ok := h["Content-Type"]; !ok {
 			h["Content-Type"] = nil // or net/http guesses one if it has a part of the body
 		}

@@ -55,6 +55,7 @@ func (s *Server) serve(w http.ResponseWriter, x *Exchange) {
 		defer s.conns.finish(from)
 	}
 	began := time.Now()
+	x.began = began
 	defer func() {
 		s.Metrics.observe(x, began)
 		if !x.Peer {

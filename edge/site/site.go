@@ -39,6 +39,10 @@ type Site struct {
 	Bypass bool
 	Fields []*rules.Fields
 
+	ServerTiming bool // responses tell what the cache did and how long the edge took
+	// EarlyHints means that browsers get the links of a page before the edge waits for the origin.
+	EarlyHints bool
+
 	// Origins are further origins, by name, that rules choose. OriginName is the name of Origin, if
 	// that is one of them. KeyRule is what a rule says of the key, or nil.
 	Origins    map[string]*origin.Route

@@ -48,6 +48,8 @@ type Site struct {
 	Rules   []Rule            `yaml:"rules"`
 
 	Compress *Compress `yaml:"compress"` // nil means off
+
+	ServerTiming bool `yaml:"server_timing"`
 }
 
 // SiteHTTPS has a site's settings for redirects to HTTPS and for HSTS.

@@ -83,7 +83,7 @@ func (m *siteMaker) site(s *config.Site) error {
 			StaleWhileRevalidate: time.Duration(s.Cache.StaleWhileRevalidate),
 			StaleIfError:         time.Duration(s.Cache.StaleIfError),
 		}}
-	site.Hosts = config.LowerHosts(s.Hosts)
+	site.Hosts, site.ServerTiming = config.LowerHosts(s.Hosts), s.ServerTiming
 	for _, name := range s.Origin.PassFields {
 		site.PassFields = append(site.PassFields, http.CanonicalHeaderKey(name))
 	}
