@@ -9,7 +9,7 @@ export CGO_ENABLED := 0
 # Leaves out the debug tables, which are 14 of 51 MB. Stack traces and profiles don't need them.
 BUILD   := $(GO) build -ldflags "-s -w"
 
-.PHONY: help check-go build run test test-real first-hit bench bench-go bench-http bench-dns lab lint fuzz deb release
+.PHONY: help check-go build run test test-real test-s3 first-hit bench bench-go bench-http bench-dns lab lint fuzz deb release
 
 # check-go prints a useful error, where an older Go prints only "invalid go version".
 WANT_GO := $(shell sed -n 's/^go //p' go.mod)
@@ -99,6 +99,10 @@ release: check-go
 test-real: build
 	$(GO) test -count=1 -p 1 -timeout 45m -tags real -run '^TestReal' $(if $(REAL_SKIP),-skip '$(REAL_SKIP)') ./...
 	cd bench/grpc && $(GO) test -count=1 -timeout 5m ./...
+
+# Tests private buckets against a real S3 server, which takes three minutes of a core to build.
+test-s3: build
+	cd bench/s3 && $(GO) test -count=1 -timeout 10m ./...
 
 # Tests that take minutes: the rotation of secrets, interrupted by Ctrl-C. test-real covers most of it.
 test-long: build

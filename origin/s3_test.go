@@ -152,7 +152,7 @@ func TestBucketErrors(t *testing.T) {
 		{400, "AuthorizationHeaderMalformed", "eu-west-1", 0, "", "with 400", "in the region eu-west-1"},
 		{301, "PermanentRedirect", "eu-west-1", 0, "", "with 301", "in the region eu-west-1"},
 		{404, "NoSuchBucket", "", 0, "", "NoSuchBucket", "origin.s3.bucket"},
-		{403, "Sig</Code>", "", 0, "Forbidden\n", "", ""},
+		{404, "XAdminUserNotFound", "", 0, "", "with 404 XAdminUserNotFound", "the key in the file"},
 	} {
 		status, code, region, at = c.status, c.code, c.region, time.Now().Add(c.skew)
 		resp, err := p.Fetch(objectRequest("GET", "/a"), FetchOptions{})
@@ -173,7 +173,7 @@ func TestBucketErrors(t *testing.T) {
 		}
 	}
 	st := p.Status().Servers[0]
-	if st.State != "up" || st.Failures["s3-refused"] != 5 || st.InFlight != 0 {
+	if st.State != "up" || st.Failures["s3-refused"] != 6 || st.InFlight != 0 {
 		t.Errorf("the server: %+v", st)
 	}
 }

@@ -57,15 +57,12 @@ func (e *S3Error) hint() string {
 	return "check origin.s3.region, origin.s3.style and the key in the file of origin.s3.credentials"
 }
 
-// faults are the codes of S3 that say that the edge's own request was wrong. AccessDenied is not
-// one: servers answer so to a request for an object that doesn't exist, if the key may not list the
-// bucket.
-var s3Faults = map[string]bool{"AuthorizationHeaderMalformed": true, "AuthorizationMissing": true,
-	"CredentialsNotSupported": true, "ExpiredToken": true, "IllegalLocationConstraintException": true,
-	"InvalidAccessKeyId": true, "InvalidBucketName": true, "InvalidClientTokenId": true, "InvalidRegion": true,
-	"InvalidSecurity": true, "InvalidToken": true, "MissingSecurityHeader": true, "NoSuchBucket": true,
-	"NotSignedUp": true, "PermanentRedirect": true, "Redirect": true, codeSkewed: true, "SignatureDoesNotMatch": true,
-	"TemporaryRedirect": true, "TokenRefreshRequired": true, "XAmzContentSHA256Mismatch": true}
+// clientCodes are the codes of S3 that a client can cause. All others say that the edge's own request
+// was wrong. Servers answer AccessDenied to a request for an object that doesn't exist, if the key
+// may not list the bucket.
+var clientCodes = map[string]bool{"": true, "AccessDenied": true, "InvalidArgument": true, "InvalidObjectState": true,
+	"InvalidRange": true, "InvalidURI": true, "KeyTooLongError": true, "MethodNotAllowed": true, "NoSuchKey": true,
+	"NoSuchVersion": true, "PreconditionFailed": true}
 
 // maxS3Error is how many bytes of an error are read.
 const maxS3Error = 16 << 10
@@ -90,7 +87,7 @@ func (s *S3) clean(resp *http.Response, now time.Time) error {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxS3Error)) // a part may do
 		code = s3ErrorCode(text, code)
 	}
-	if redirects || s3Faults[code] {
+	if redirects || resp.StatusCode < 500 && !clientCodes[code] {
 		e := &S3Error{Status: resp.StatusCode, Code: code}
 		if region != s.Region {
 			e.region = s3Code(region)
