@@ -81,8 +81,11 @@ func (b *builder) build(roles []string) error {
 			return err
 		}
 	}
+	if b.Edge == nil && b.dns == nil && b.node.Admin == "" {
+		return nil // a control node that is nothing else has no connection to the control plane
+	}
 	b.addReporter()
-	if b.plane != nil && (b.Edge != nil || b.dns != nil || b.node.Admin != "") {
+	if b.plane != nil {
 		b.parts = append(b.parts, b.plane)
 	}
 	return nil

@@ -16,10 +16,9 @@ import (
 // addReporter makes the node measure itself, and publish what it measures.
 func (b *builder) addReporter() {
 	r := &admin.Reporter{}
-	switch {
-	case b.Edge != nil:
+	if b.Edge != nil {
 		r = b.Edge.Reporter
-	case b.plane != nil || b.adminServer != nil:
+	} else if b.plane != nil || b.adminServer != nil {
 		b.parts = append(b.parts, PartFunc(r.Serve))
 	}
 	r.Location = locationOf(b.node)
