@@ -255,6 +255,36 @@ func TestRealH2load(t *testing.T) {
 	}
 }
 
+// nghttp sends what other clients don't: padding, priorities of RFC 7540, CONTINUATION frames, small
+// windows, and uploads that expect 100.
+func TestRealNghttp(t *testing.T) {
+	bin, dir := kaikuBinary(t), fleetDir(t, "a")
+	const size, n = 100_000, 20
+	origin, _ := filesOrigin(t, map[string][]byte{"/a.bin": make([]byte, size)})
+	e := startSecureEdges(t, bin, dir, origin, "hel1")[0]
+	// A response that comes before the upload's end may reset the rest with NO_ERROR.
+	refused := regexp.MustCompile(`(?s)recv RST_STREAM frame[^\n]*\n +\(error_code=[^N(]`)
+	upload := filepath.Join(t.TempDir(), "upload")
+	if err := os.WriteFile(upload, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"-b", "255"}, {"-p", "256"}, {"--continuation"}, {"-w", "14", "-W", "16"}, {"-c", "0"}, {"--no-rfc7540-pri"},
+		{"-d", upload}, {"-d", upload, "--expect-continue"}, {"-d", upload, "--no-content-length", "--trailer", "x-sum: 1"},
+	} {
+		args = append(args, "-nvy", "-m", strconv.Itoa(n), "-t", "20", "-H", ":authority: www.example.com:"+port(e.https),
+			"https://"+e.https+"/a.bin")
+		out, err := exec.Command(need(t, "nghttp"), args...).CombinedOutput()
+		if err != nil {
+			t.Errorf("%v: %v\n%.2000s", args, err, out)
+			continue
+		}
+		if got := strings.Count(string(out), ") :status: 200"); got != n || refused.Match(out) {
+			t.Errorf("%v: %d responses of %d\n%.4000s", args, got, n, out)
+		}
+	}
+}
+
 // A TLS session from one edge resumes at another one, if both have the same fleet key.
 func TestRealResumption(t *testing.T) {
 	bin, dir := kaikuBinary(t), fleetDir(t, "a")

@@ -88,8 +88,10 @@ type conn struct {
 	promised   int64 // unsent bytes of responses of Ready
 	initial    int64 // initial send window of a stream
 	frameSize  int   // largest payload of DATA and HEADERS sent
-	turn       uint64
-	moved      int64 // bytes of bodies, both ways
+	// table says what the client must hear of the dynamic table of the header blocks that it gets.
+	table tableState
+	turn  uint64
+	moved int64 // bytes of bodies, both ways
 
 	recvWindow int64 // bytes that the client may still send
 	recvUnused int64 // bytes consumed and not yet returned by WINDOW_UPDATE

@@ -131,6 +131,10 @@ func (c *conn) set(s xhttp2.Setting) error {
 		return err
 	}
 	switch s.ID {
+	case xhttp2.SettingHeaderTableSize:
+		if s.Val < initialTable && c.table == tableUnused {
+			c.table = tableShrinks
+		}
 	case xhttp2.SettingMaxFrameSize:
 		c.frameSize = min(int(s.Val), maxFrame)
 	case xhttp2.SettingInitialWindowSize:

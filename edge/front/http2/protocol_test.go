@@ -238,3 +238,34 @@ func TestExtendedConnect(t *testing.T) {
 	c.must(c.WriteData(1, true, nil))
 	c.until("the end", func(f xhttp2.Frame) bool { d, ok := f.(*xhttp2.DataFrame); return ok && d.StreamEnded() })
 }
+
+// If a client wants a smaller dynamic table, the next header block says so (RFC 7541, 4.2). nghttp2
+// ends a connection whose next header block doesn't.
+func TestSmallerTableIsConfirmed(t *testing.T) {
+	t.Parallel()
+	for size, want := range map[uint32]bool{0: true, 100: true, 4096: false, 65536: false} {
+		s := start(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Name", "value") })
+		c := s.dial(xhttp2.Setting{ID: xhttp2.SettingHeaderTableSize, Val: size})
+		for i := range uint32(3) {
+			if i == 2 {
+				c.must(c.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingHeaderTableSize, Val: 4096}))
+			}
+			id := 2*i + 1
+			c.ask(id, true, "GET", "/")
+			c.until("a response", func(f xhttp2.Frame) bool {
+				h, ok := f.(*xhttp2.HeadersFrame)
+				if !ok || h.StreamID != id {
+					return false
+				}
+				block := h.HeaderBlockFragment()
+				if got := block[0] == noTable; got != (want && i == 0) {
+					t.Errorf("table of %d bytes: header block %d begins with %#x", size, i, block[0])
+				}
+				if _, err := hpack.NewDecoder(min(size, 4096), nil).DecodeFull(block); err != nil {
+					t.Errorf("table of %d bytes: header block %d: %v", size, i, err)
+				}
+				return true
+			})
+		}
+	}
+}

@@ -32,8 +32,28 @@ func (c *conn) outBuffer() []byte {
 	return c.out
 }
 
-// appendHeaders appends a header block in as many frames as it takes.
+// tableState is the state of the dynamic table of what is sent. No header block uses the table. If a
+// client wants one smaller than initialTable, the next header block must begin with a change of its
+// size (RFC 7541, 4.2). It becomes 0, which suits every later setting.
+type tableState uint8
+
+const (
+	tableUnused  tableState = iota
+	tableShrinks            // the next header block begins with the change
+	tableGone
+)
+
+const (
+	initialTable = 4096 // bytes, of SETTINGS_HEADER_TABLE_SIZE
+	noTable      = 0x20 // changes the size to 0 (RFC 7541, 6.3)
+)
+
+// appendHeaders appends a header block in as many frames as it takes. c.mu is held.
 func (c *conn) appendHeaders(b []byte, id uint32, block []byte, end bool) []byte {
+	if c.table == tableShrinks {
+		c.table = tableGone
+		block = append([]byte{noTable}, block...)
+	}
 	kind, flags := xhttp2.FrameHeaders, xhttp2.Flags(0)
 	if end {
 		flags = xhttp2.FlagHeadersEndStream
