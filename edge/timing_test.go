@@ -17,7 +17,8 @@ func testServerTiming(t *testing.T, p protocol) {
 		t.Run(name, func(t *testing.T) {
 			e := p.newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Server-Timing", "db; dur=5")
-				w.Header().Set("Cache-Control", map[bool]string{true: "max-age=60", false: "no-store"}[r.URL.Path == "/a"])
+				w.Header().Set("Cache-Control",
+					map[bool]string{true: "max-age=60", false: "no-store"}[r.URL.Path == "/a"])
 			}, func(s *Server, of *site.Site) { s.NoHitLane, of.ServerTiming = noLane, true })
 			for _, c := range []struct{ path, want string }{
 				{"/a", `^db; dur=5\|cdn-cache; desc=miss, edge; dur=\d+\.\d$`},

@@ -57,9 +57,9 @@ func (e *S3Error) hint() string {
 	return "check origin.s3.region, origin.s3.style and the key in the file of origin.s3.credentials"
 }
 
-// clientCodes are the codes of S3 that a client can cause. All others say that the edge's own request
-// was wrong. Servers answer AccessDenied to a request for an object that doesn't exist, if the key
-// may not list the bucket.
+// clientCodes are the codes of S3 that a client can cause. All others say that the edge's own
+// request was wrong. Servers answer AccessDenied to a request for an object that doesn't exist, if
+// the key may not list the bucket.
 var clientCodes = map[string]bool{"": true, "AccessDenied": true, "InvalidArgument": true, "InvalidObjectState": true,
 	"InvalidRange": true, "InvalidURI": true, "KeyTooLongError": true, "MethodNotAllowed": true, "NoSuchKey": true,
 	"NoSuchVersion": true, "PreconditionFailed": true}

@@ -48,7 +48,8 @@ func startServer(t *testing.T) string {
 	done := make(chan error, 1)
 	go func() {
 		done <- embedgw.RunVersityGW(ctx, be, &embedgw.Config{RootUserAccess: keyID, RootUserSecret: secret,
-			Region: "eu-north-1", Ports: []string{addr}, VirtualDomain: "s3.example", Quiet: true, KeepAlive: true, MaxConnections: 1000, MaxRequests: 1000, MultipartMaxParts: 10000})
+			Region: "eu-north-1", Ports: []string{addr}, VirtualDomain: "s3.example", Quiet: true, KeepAlive: true,
+			MaxConnections: 1000, MaxRequests: 1000, MultipartMaxParts: 10000})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -202,14 +203,16 @@ func TestRealS3(t *testing.T) {
 		}
 		resp, body := do(t, edge, "GET", site, "/plain.txt", "Cache-Control: no-cache", "Authorization: Bearer client",
 			"X-Amz-Date: 20000101T000000Z")
-		if status := resp.Header.Get("Cache-Status"); body != "plain.txt" || !strings.Contains(status, "fwd-status=304") {
+		if status := resp.Header.Get("Cache-Status"); body != "plain.txt" ||
+			!strings.Contains(status, "fwd-status=304") {
 			t.Errorf("%s, a validation: %d %.200q %s", site, resp.StatusCode, body, status)
 		}
 		if resp, body = do(t, edge, "GET", site, "/none"); resp.StatusCode != 404 || body != "Not Found\n" {
 			t.Errorf("%s, no object: %d %.200q", site, resp.StatusCode, body)
 		}
 		for _, path := range []string{"/", "/%2F", "/?list-type=2"} {
-			if resp, body = do(t, edge, "GET", site, path); resp.StatusCode != 404 || strings.Contains(body, "plain.txt") {
+			if resp, body = do(t, edge, "GET", site, path); resp.StatusCode != 404 ||
+				strings.Contains(body, "plain.txt") {
 				t.Errorf("%s, %s: %d %.200q", site, path, resp.StatusCode, body)
 			}
 		}

@@ -255,8 +255,8 @@ func TestRealH2load(t *testing.T) {
 	}
 }
 
-// nghttp sends what other clients don't: padding, priorities of RFC 7540, CONTINUATION frames, small
-// windows, and uploads that expect 100.
+// nghttp sends what other clients don't: padding, priorities of RFC 7540, CONTINUATION frames,
+// small windows, and uploads that expect 100.
 func TestRealNghttp(t *testing.T) {
 	bin, dir := kaikuBinary(t), fleetDir(t, "a")
 	const size, n = 100_000, 20
@@ -270,9 +270,11 @@ func TestRealNghttp(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"-b", "255"}, {"-p", "256"}, {"--continuation"}, {"-w", "14", "-W", "16"}, {"-c", "0"}, {"--no-rfc7540-pri"},
-		{"-d", upload}, {"-d", upload, "--expect-continue"}, {"-d", upload, "--no-content-length", "--trailer", "x-sum: 1"},
+		{"-d", upload}, {"-d", upload, "--expect-continue"},
+		{"-d", upload, "--no-content-length", "--trailer", "x-sum: 1"},
 	} {
-		args = append(args, "-nvy", "-m", strconv.Itoa(n), "-t", "20", "-H", ":authority: www.example.com:"+port(e.https),
+		args = append(args, "-nvy", "-m", strconv.Itoa(n), "-t", "20", "-H",
+			":authority: www.example.com:"+port(e.https),
 			"https://"+e.https+"/a.bin")
 		out, err := exec.Command(need(t, "nghttp"), args...).CombinedOutput()
 		if err != nil {

@@ -32,9 +32,9 @@ func (c *conn) outBuffer() []byte {
 	return c.out
 }
 
-// tableState is the state of the dynamic table of what is sent. No header block uses the table. If a
-// client wants one smaller than initialTable, the next header block must begin with a change of its
-// size (RFC 7541, 4.2). It becomes 0, which suits every later setting.
+// tableState is the state of the dynamic table of what is sent. No header block uses the table. If
+// a client wants one smaller than initialTable, the next header block must begin with a change of
+// its size (RFC 7541, 4.2). It becomes 0, which suits every later setting.
 type tableState uint8
 
 const (
