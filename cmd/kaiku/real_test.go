@@ -300,11 +300,13 @@ func playDemo(t *testing.T, bin string, busy ...string) {
 			prints(`^hel1: start done$`).then(soon(`^127\.0\.0\.11$`), finland)(t, s, command, "")
 		},
 	}
-	page := regexp.MustCompile(`In a browser +(http://\S+)`).FindStringSubmatch(text)
-	if page == nil {
-		t.Fatal("there is no page for the browser")
+	pages := regexp.MustCompile(`In a browser\s+the site +(http://\S+)\s+the fleet, on a map +(http://\S+)`).
+		FindStringSubmatch(text)
+	if pages == nil {
+		t.Fatal("there are no pages for the browser")
 	}
-	prints(`<title>Kaiku demo`)(t, s, "curl -sS "+page[1], "")
+	prints(`<title>Kaiku demo`)(t, s, "curl -sS "+pages[1], "")
+	prints(`<title>Kaiku`)(t, s, "curl -sS "+pages[2], "")
 	n := 0
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
