@@ -50,7 +50,7 @@ run: build
 WITHOUT_RACE = $(shell sed -n 's/^func \(Test[A-Za-z0-9]*\)(t \*testing.T) { over.*/\1|/p' edge/*_test.go | tr -d '\n')TestMemoryOfIdle
 
 test: check-go
-	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 25m ./...
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 25m $(if $(SKIP),-skip '$(SKIP)') ./...
 	$(if $(RACE),@$(GO) test -parallel 4 -run '^($(WITHOUT_RACE))$$' ./edge ./edge/front/http2)
 
 # Builds dist/kaiku_VERSION_ARCH.deb. Its units come from the same templates as those of `kaiku deploy`.
