@@ -10,8 +10,7 @@ import (
 )
 
 // CORS and security fields are the same over every protocol, in the hit lane and beside it,
-// whatever
-// the status is.
+// whatever the status is.
 func TestBrowserFields(t *testing.T) { overProtocols(t, testBrowserFields) }
 
 func testBrowserFields(t *testing.T, p protocol) {

@@ -71,8 +71,7 @@ func changeFields(x *front.Exchange, changes []*rules.Fields, o *rules.Outcome) 
 }
 
 // countMiss counts a request that goes to the origin. It reports false if that exceeds a limit;
-// then
-// it has answered the request.
+// then it has answered the request.
 func (s *Server) countMiss(x *front.Exchange, of *site.Site, o *rules.Outcome) bool {
 	if o.Miss(&s.limits, time.Now()); o.Response == nil {
 		return true

@@ -15,8 +15,7 @@ import (
 
 // A node publishes a report about itself every ReportEvery, for people to read: what the node does,
 // which nobody's decisions depend on. Reports are in no stream. Each control node keeps the last
-// one
-// of each node in RAM, and answers questions for them on reportsSubject (see reports). So the
+// one of each node in RAM, and answers questions for them on reportsSubject (see reports). So the
 // reports of 500 nodes cost no consensus and no disk.
 //
 // A node may publish to the subject of its own name only, so a stolen credential can lie about its
@@ -37,8 +36,7 @@ const (
 	// because it runs an earlier version.
 	reportsRetry = 10 * time.Minute
 	// maxReports is the number of nodes whose reports are kept. An answer with all of them fits
-	// into
-	// a message.
+	// into a message.
 	maxReports = 1536
 	// maxReportsAnswer bounds an answer, in bytes after decompression.
 	maxReportsAnswer = 16 << 20
@@ -68,8 +66,7 @@ type reportsAnswer struct {
 }
 
 // Report publishes a report of this node, which is JSON. It doesn't wait. The control plane may
-// lose
-// a report.
+// lose a report.
 func (c *Client) Report(report []byte) error {
 	switch {
 	case len(report) > MaxReport:

@@ -7,8 +7,7 @@ import "net/netip"
 type Countries struct{ db *database }
 
 // OpenCountries opens the file at path. It returns open if that is the same unchanged file; open
-// may
-// be nil.
+// may be nil.
 func OpenCountries(path string, open *Countries) (*Countries, error) {
 	var before *database
 	if open != nil {

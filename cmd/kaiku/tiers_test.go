@@ -11,8 +11,8 @@ import (
 )
 
 // What rules choose holds on all tiers: the owner of a key and the shield fetch from the origin
-// that
-// the first edge chose, and keep what differs by the key apart. Traces pass through all of them.
+// that the first edge chose, and keep what differs by the key apart. Traces pass through all of
+// them.
 func TestRulesThroughTiers(t *testing.T) {
 	t.Parallel()
 	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

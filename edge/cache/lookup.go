@@ -42,8 +42,7 @@ func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 
 // findKey sets the key of a request, and the origin that another edge asks for. It reports false if
 // the response can't be stored, because values are too long for a key. The site is nil if it
-// refused
-// the request.
+// refused the request.
 func (s *Cache) findKey(x *exchange) (mayStore bool) {
 	if !x.peer {
 		x.mark, mayStore = x.site.KeyMark(x.r.Header)

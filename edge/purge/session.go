@@ -18,10 +18,9 @@ import (
 
 // A browser signs in with a token and gets a session of two halves: an id in a cookie, which no
 // script can read, and a key, which the page's script sends with each request in the field
-// KeyField.
-// Each half alone is worth nothing. Another web page can make the browser send the cookie, and
-// servers on other ports of the host get it too, because cookies have no ports. But neither has the
-// key, which the browser keeps for the page's own origin.
+// KeyField. Each half alone is worth nothing. Another web page can make the browser send the
+// cookie, and servers on other ports of the host get it too, because cookies have no ports. But
+// neither has the key, which the browser keeps for the page's own origin.
 //
 // A session ends when its user signs out, when its token is replaced, and after sessionLife.
 type sessions struct {

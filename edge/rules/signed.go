@@ -48,8 +48,8 @@ var signedDetails = map[string]string{
 }
 
 // Signed requires a token that was made with one of its keys. A token is
-// EXPIRES~NETWORK~PREFIX~MAC.
-// NETWORK and PREFIX may be empty. MAC is the HMAC-SHA-256, in hexadecimal, of these lines:
+// EXPIRES~NETWORK~PREFIX~MAC. NETWORK and PREFIX may be empty. MAC is the HMAC-SHA-256, in
+// hexadecimal, of these lines:
 //
 //	kaiku1
 //	EXPIRES
@@ -78,9 +78,8 @@ type signingState struct {
 }
 
 // NewSigned returns a Signed that accepts tokens made with any of the keys. param is the name of
-// the
-// query parameter that has the token, "" means token. cookie is the name of a cookie that may have
-// it instead; "" means none.
+// the query parameter that has the token, "" means token. cookie is the name of a cookie that may
+// have it instead; "" means none.
 func NewSigned(keys [][]byte, param, cookie string) (*Signed, error) {
 	if len(keys) == 0 || len(keys) > MaxKeys {
 		return nil, fmt.Errorf("%d keys: want 1 to %d", len(keys), MaxKeys)

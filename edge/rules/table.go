@@ -18,9 +18,8 @@ const TableBytes = tableSets * tableWays * 16
 
 // Table counts for limits. It has a fixed size. A count is kept in one of the eight places to which
 // the hash of its key leads. If all of them are in use, the count that is furthest from its limit
-// is
-// lost. So a client that is limited loses its count only after seven other keys, with hashes that
-// nobody can foresee, have come as close to their limits. The zero Table is ready to use.
+// is lost. So a client that is limited loses its count only after seven other keys, with hashes
+// that nobody can foresee, have come as close to their limits. The zero Table is ready to use.
 type Table struct {
 	once  sync.Once
 	seed  maphash.Seed

@@ -45,7 +45,7 @@ const (
 	maxSimulated = 1_000_000
 )
 
-// Site is a part of the fleet in the simulation: the edges of one region.
+// site has the edges of one region in the simulation.
 type site struct {
 	share float64
 	edges []*storage.Simulation
@@ -159,8 +159,8 @@ type line struct {
 }
 
 // Replay reads an access log of an edge (edge.access_log) and runs its GETs with status 200 through
-// the policy of a store of disk bytes. It counts the hits after the first fifth of the lines of the
-// same log would have filled the store, so it reads the log twice.
+// the policy of a store of disk bytes. The first fifth of them only fills the store. The rest is
+// counted. Replay reads the log twice, because it has to know first how many lines there are.
 func Replay(open func() (io.ReadCloser, error), disk int64) (*Log, error) {
 	lines := int64(0)
 	if err := eachLine(open, func(*line) error { lines++; return nil }); err != nil {

@@ -16,8 +16,7 @@ import (
 )
 
 // plane stands for the control plane of a fleet: it is the log of purges, the drains and the
-// reports
-// of the demo's nodes.
+// reports of the demo's nodes.
 type plane struct {
 	demo    *demo
 	began   time.Time

@@ -35,8 +35,7 @@ func garbagePercent(live, tier uint64) int {
 }
 
 // paceCollector sets the pace of Go's collector once a second until ctx ends, unless the
-// environment
-// has GOGC. tier returns the bytes of the RAM tier.
+// environment has GOGC. tier returns the bytes of the RAM tier.
 func paceCollector(ctx context.Context, tier func() uint64) {
 	if os.Getenv("GOGC") != "" {
 		return

@@ -149,8 +149,7 @@ func (m *siteMaker) route(s *config.Site, name string, o *config.Origin) (*origi
 }
 
 // madeFrom returns all settings of the pool of one of a site's origins: those of the fleet file,
-// and
-// the content of the files that it names.
+// and the content of the files that it names.
 func madeFrom(f *config.Fleet, name string, s *config.Site, o *config.Origin) (string, error) {
 	b, err := json.Marshal([]any{name, probeHost(s), o})
 	if err != nil {
